@@ -1,0 +1,92 @@
+//! Estimated figures of one run: what tables and charts show. Computed by the verdict, stored in `summary.json`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{Cell, CellId};
+use crate::machine::{Build, Machine};
+use crate::run::{End, Metric};
+use crate::version::FormatVersion;
+
+/// An estimate with its interval. The observations are rounds, not steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The point estimate, in the metric's unit.
+    pub point: f64,
+    /// Lower end of the interval; equal to `point` with fewer than two rounds.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Confidence of the interval, such as 0.95.
+    pub confidence: f64,
+    /// One value per round, in the order of the rounds.
+    pub rounds: Vec<f64>,
+    /// How many samples are behind it, over all rounds.
+    pub samples: u64,
+    /// Standard deviation of the log of the round values: between-round spread.
+    pub round_sd_log: f64,
+    /// Median over rounds of the standard deviation of the log of the samples within a round.
+    pub step_sd_log: f64,
+}
+
+/// One metric of one cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// The metric.
+    #[serde(flatten)]
+    pub metric: Metric,
+    /// Its estimate.
+    pub estimate: Estimate,
+}
+
+/// All figures of one cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellFigures {
+    /// Which cell.
+    pub cell: Cell,
+    /// How it ended; `None` if a planned round is missing.
+    pub end: Option<End>,
+    /// Its figures, in the order of the manifest's metrics; empty if nothing was measured.
+    pub figures: Vec<Figure>,
+    /// Hash of its plan, if it has one.
+    #[serde(default)]
+    pub plan_hash: Option<String>,
+    /// Rounds that completed.
+    pub rounds: u32,
+}
+
+impl CellFigures {
+    /// The figure of a metric by name.
+    #[must_use]
+    pub fn figure(&self, metric: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.metric.name == metric)
+    }
+}
+
+/// `summary.json`: all that history and comparison need of a run, rebuildable from the rest of its folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The format.
+    pub format: FormatVersion,
+    /// The run's id.
+    pub run: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// The backend.
+    pub backend: String,
+    /// The machines.
+    pub machines: Vec<Machine>,
+    /// The build.
+    pub build: Build,
+    /// The cells with their figures, in the order of the manifest.
+    pub cells: Vec<CellFigures>,
+}
+
+impl Summary {
+    /// The figures of a cell by id.
+    #[must_use]
+    pub fn cell(&self, id: &CellId) -> Option<&CellFigures> {
+        self.cells.iter().find(|figures| &figures.cell.id == id)
+    }
+}

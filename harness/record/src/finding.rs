@@ -1,0 +1,72 @@
+//! A finding: a conclusion with its evidence and a next step, in words and as data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cell::CellId;
+
+/// What kind of conclusion it is. The word is part of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// An FP8 cell is slower than its BF16 twin.
+    Fp8SlowerThanBf16,
+    /// A claim does not hold.
+    ClaimRefuted,
+    /// A claim's pair differs in more than the claim names.
+    UnequalComparison,
+    /// A model's declared size is more than 2 % off.
+    SizeLabelWrong,
+    /// An FP8 recipe was asked for and no linear takes it.
+    NoFp8Linears,
+    /// The GPU ran at its power cap.
+    PowerCapped,
+    /// The GPU was too hot.
+    ThermalThrottle,
+    /// The GPU waited for the host.
+    LaunchBound,
+    /// Warm-up did not reach a steady state.
+    NotSteady,
+    /// Another process used the GPU.
+    ForeignProcess,
+    /// Two versions of one library were loaded.
+    TwoLibraryVersions,
+    /// The plan changed since the reference.
+    AlgorithmChanged,
+    /// FP8 is emulated: numbers are real, speed says nothing.
+    Emulated,
+    /// A setting asked for was not applied, and why.
+    NotApplied,
+    /// Rounds differ among themselves more than they should.
+    Noisy,
+}
+
+/// How much it matters to the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Changes what may be concluded.
+    High,
+    /// Worth acting on.
+    Medium,
+    /// Worth knowing.
+    Low,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind.
+    pub kind: Kind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The conclusion in one sentence.
+    pub sentence: String,
+    /// The numbers behind it, one line each.
+    pub evidence: Vec<String>,
+    /// What to do next, one sentence; empty if nothing.
+    #[serde(default)]
+    pub next_step: String,
+    /// The cells it speaks of; empty when it speaks of the run.
+    #[serde(default)]
+    pub cells: Vec<CellId>,
+}

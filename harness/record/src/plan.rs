@@ -1,0 +1,89 @@
+//! What `prepare` settled for a cell, stored as `plans/<cell>.json` and handed to every round: rounds load it and do not
+//! search again, so that all rounds of a cell run the same algorithm.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cell::CellId;
+
+/// The plan of one cell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Hash of the op list after passes with its algorithms: equal hashes ran the same work.
+    pub hash: String,
+    /// The passes really applied, in order.
+    #[serde(default)]
+    pub passes: Vec<String>,
+    /// The passes asked for and not applied, each with its reason.
+    #[serde(default)]
+    pub skipped_passes: Vec<SkippedPass>,
+    /// How many ops the list holds after passes.
+    #[serde(default)]
+    pub ops: u64,
+    /// FLOPs of one step, by the ops' own counts.
+    #[serde(default)]
+    pub flops: f64,
+    /// Least bytes of one step, by the ops' own counts.
+    #[serde(default)]
+    pub bytes: f64,
+    /// Bytes of device memory the plan places.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// The executor's own pinned choices (GEMM algorithms), by op label.
+    #[serde(default)]
+    pub algorithms: std::collections::BTreeMap<String, serde_json::Value>,
+    /// Seconds spent to settle it.
+    #[serde(default)]
+    pub compile_seconds: f64,
+}
+
+/// A pass that was asked for and does nothing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedPass {
+    /// Its name.
+    pub name: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// The outcome of checking a cell's numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Whether every check held. `false` makes the cell `numbers-wrong`, whatever its speed.
+    pub ok: bool,
+    /// The lowest gradient SQNR of any parameter, dB (20·log10 ‖x‖/‖x−y‖), against `against`.
+    pub worst_sqnr_db: f64,
+    /// What the gradients were compared with: `fp32`, `emulation`.
+    pub against: String,
+    /// Loss of step 0, nats.
+    pub loss: f64,
+    /// Gradient norm of step 0.
+    pub grad_norm: f64,
+    /// The lowest gradient SQNR against fp32, dB: recorded, not gated for FP8 recipes.
+    #[serde(default)]
+    pub sqnr_fp32_db: Option<f64>,
+    /// Elements the FP8 casts of step 0 saturated.
+    #[serde(default)]
+    pub cast_overflows: Option<u64>,
+    /// Non-zero elements the FP8 casts of step 0 flushed to zero.
+    #[serde(default)]
+    pub cast_underflows: Option<u64>,
+    /// Which checks failed, one line each.
+    #[serde(default)]
+    pub failures: Vec<String>,
+}
+
+/// The file `plans/<cell>.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanFile {
+    /// Whose plan it is.
+    pub cell: CellId,
+    /// What was settled; absent for workloads that have none.
+    #[serde(default)]
+    pub plan: Option<Plan>,
+    /// What was checked; absent for workloads that check nothing.
+    #[serde(default)]
+    pub verification: Option<Verification>,
+    /// What the worker said of itself.
+    #[serde(default)]
+    pub ready: Option<crate::message::Ready>,
+}
