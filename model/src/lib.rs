@@ -1,1 +1,8 @@
-//! Placeholder.
+//! The built-in transformer training step: what a cell's parameters mean, the op list, the passes over it and the executors
+//! that run it.
+//!
+//! This crate knows the model and its arithmetic. It may not know scenarios, files, processes, statistics or reports.
+
+pub mod config;
+
+pub use stepwatch_kernels::precision::Precision;
