@@ -1,0 +1,16 @@
+//! `stepwatch baseline`: being built.
+
+use super::CommandError;
+use crate::exit::Exit;
+
+/// Being built.
+#[derive(Debug, clap::Args)]
+pub struct Baseline {}
+
+/// Being built.
+///
+/// # Errors
+/// Always, for now.
+pub fn run(_args: &Baseline) -> Result<Exit, CommandError> {
+    Err(CommandError::new(Exit::Bug, "not built yet"))
+}

@@ -1,0 +1,16 @@
+//! `stepwatch doctor`: being built.
+
+use super::CommandError;
+use crate::exit::Exit;
+
+/// Being built.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {}
+
+/// Being built.
+///
+/// # Errors
+/// Always, for now.
+pub fn run(_args: &Doctor) -> Result<Exit, CommandError> {
+    Err(CommandError::new(Exit::Bug, "not built yet"))
+}
