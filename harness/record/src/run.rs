@@ -216,6 +216,38 @@ pub struct RunManifest {
     /// How to run it again: the command line.
     #[serde(default)]
     pub command: Vec<String>,
+    /// What was asked for on the command line beyond the scenario: what `--resume` needs to plan the same again.
+    #[serde(default)]
+    pub asked: Asked,
+}
+
+/// What a run was asked for beyond its scenario.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// `--filter`, as given.
+    #[serde(default)]
+    pub filter: Option<String>,
+    /// `--backend`, as given.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// `--rounds`, as given.
+    #[serde(default)]
+    pub rounds: Option<u32>,
+    /// Whether profiles were asked for.
+    #[serde(default)]
+    pub profile: bool,
+    /// Which part of a sweep over several machines this is: not judged until merged.
+    #[serde(default)]
+    pub shard: Option<Shard>,
+}
+
+/// One part of a sweep that is run in several places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Which part, from 1.
+    pub index: u32,
+    /// Of how many.
+    pub of: u32,
 }
 
 /// One line of `rounds.jsonl`: how one attempt at one round of one cell ended.
