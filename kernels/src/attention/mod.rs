@@ -1,0 +1,220 @@
+//! Causal self-attention on packed QKV: the primitives of the naive form, and the tiled form in one op.
+//!
+//! Packed tensors are (B·S, 3·C) with C = H·hd, queries first; contexts are (B·S, C); scores are (B, H, S, S).
+
+mod flash;
+mod heads;
+mod naive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::Dtype;
+use crate::op::{Class, Param, Spec};
+
+/// The shape every attention op shares. The softmax scale is 1/sqrt(hd).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Sequences, B.
+    pub batch: usize,
+    /// Tokens of one sequence, S.
+    pub seq: usize,
+    /// Heads, H.
+    pub heads: usize,
+    /// Width of a head, hd.
+    pub head_dim: usize,
+    /// Of all tensors but statistics; arithmetic is fp32.
+    pub dtype: Dtype,
+}
+
+impl Shape {
+    fn packed(&self) -> [usize; 2] {
+        [self.batch * self.seq, 3 * self.heads * self.head_dim]
+    }
+
+    fn context(&self) -> [usize; 2] {
+        [self.batch * self.seq, self.heads * self.head_dim]
+    }
+
+    fn scores(&self) -> [usize; 4] {
+        [self.batch, self.heads, self.seq, self.seq]
+    }
+
+    fn statistics(&self) -> [usize; 3] {
+        [self.batch, self.heads, self.seq]
+    }
+
+    /// FLOPs of one product over all pairs of positions.
+    #[expect(clippy::cast_precision_loss, reason = "dims are far below 2^53")]
+    fn product_flops(&self) -> f64 {
+        2.0 * (self.batch * self.heads * self.head_dim) as f64 * (self.seq as f64) * (self.seq as f64)
+    }
+}
+
+/// Which product of naive attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProductKind {
+    /// `scores = Q · Kᵀ`: reads qkv, writes scores.
+    Scores,
+    /// `context = P · V`: reads p, qkv, writes context.
+    Context,
+    /// `dP = dContext · Vᵀ`: reads dcontext, qkv, writes dp.
+    ProbabilityGradient,
+    /// `dV = Pᵀ · dContext`: reads p, dcontext, updates the value part of dqkv.
+    ValueGradient,
+    /// `dQ = dS · K`: reads ds, qkv, updates the query part of dqkv.
+    QueryGradient,
+    /// `dK = dSᵀ · Q`: reads ds, qkv, updates the key part of dqkv.
+    KeyGradient,
+}
+
+/// A batched product of naive attention, over all pairs of positions (the mask is the softmax's business). The three
+/// gradients write disjoint parts of one packed dqkv: [`ProductKind::ValueGradient`] comes first and writes the rest as 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Product {
+    /// The shape.
+    pub shape: Shape,
+    /// Which product.
+    pub kind: ProductKind,
+}
+
+impl Spec for Product {
+    fn signature(&self) -> Vec<Param> {
+        let s = self.shape;
+        let t = s.dtype;
+        let packed = |name| Param::read(name, t, &s.packed());
+        let scores = |name| Param::read(name, t, &s.scores());
+        match self.kind {
+            ProductKind::Scores => vec![packed("qkv"), Param::write("scores", t, &s.scores())],
+            ProductKind::Context => vec![scores("p"), packed("qkv"), Param::write("context", t, &s.context())],
+            ProductKind::ProbabilityGradient => {
+                vec![Param::read("dcontext", t, &s.context()), packed("qkv"), Param::write("dp", t, &s.scores())]
+            }
+            ProductKind::ValueGradient => {
+                vec![scores("p"), Param::read("dcontext", t, &s.context()), Param::write("dqkv", t, &s.packed())]
+            }
+            ProductKind::QueryGradient | ProductKind::KeyGradient => {
+                vec![scores("ds"), packed("qkv"), Param::update("dqkv", t, &s.packed())]
+            }
+        }
+    }
+
+    fn class(&self) -> Class {
+        Class::Attention
+    }
+
+    fn flops(&self) -> f64 {
+        self.shape.product_flops()
+    }
+}
+
+/// `p = softmax(scores / sqrt(hd))` over positions up to the query's own; 0 after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftmaxForward {
+    /// The shape.
+    pub shape: Shape,
+}
+
+impl Spec for SoftmaxForward {
+    fn signature(&self) -> Vec<Param> {
+        let s = self.shape;
+        vec![Param::read("scores", s.dtype, &s.scores()), Param::write("p", s.dtype, &s.scores())]
+    }
+
+    fn class(&self) -> Class {
+        Class::Attention
+    }
+}
+
+/// `ds = p ∘ (dp − Σ p ∘ dp) / sqrt(hd)`, 0 where p is masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftmaxBackward {
+    /// The shape.
+    pub shape: Shape,
+}
+
+impl Spec for SoftmaxBackward {
+    fn signature(&self) -> Vec<Param> {
+        let s = self.shape;
+        vec![
+            Param::read("p", s.dtype, &s.scores()),
+            Param::read("dp", s.dtype, &s.scores()),
+            Param::write("ds", s.dtype, &s.scores()),
+        ]
+    }
+
+    fn class(&self) -> Class {
+        Class::Attention
+    }
+}
+
+/// Who runs the tiled form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kernel {
+    /// Ours: online softmax over tiles.
+    Flash,
+    /// cuDNN's (CUDA only).
+    Cudnn,
+}
+
+/// Attention without materialised scores: `context`, and the log-sum-exp of each query's scaled scores.
+/// Probabilities are rounded to the dtype before they meet V, as the tensor cores need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlashForward {
+    /// The shape.
+    pub shape: Shape,
+    /// Who runs it.
+    pub kernel: Kernel,
+}
+
+impl Spec for FlashForward {
+    fn signature(&self) -> Vec<Param> {
+        let s = self.shape;
+        vec![
+            Param::read("qkv", s.dtype, &s.packed()),
+            Param::write("context", s.dtype, &s.context()),
+            Param::write("lse", Dtype::F32, &s.statistics()),
+        ]
+    }
+
+    fn class(&self) -> Class {
+        Class::Attention
+    }
+
+    /// Two products, causal: half of all pairs.
+    fn flops(&self) -> f64 {
+        self.shape.product_flops()
+    }
+}
+
+/// Its gradients: probabilities are made again from the log-sum-exp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlashBackward {
+    /// The shape.
+    pub shape: Shape,
+    /// Who runs it.
+    pub kernel: Kernel,
+}
+
+impl Spec for FlashBackward {
+    fn signature(&self) -> Vec<Param> {
+        let s = self.shape;
+        vec![
+            Param::read("qkv", s.dtype, &s.packed()),
+            Param::read("context", s.dtype, &s.context()),
+            Param::read("lse", Dtype::F32, &s.statistics()),
+            Param::read("dcontext", s.dtype, &s.context()),
+            Param::write("dqkv", s.dtype, &s.packed()),
+        ]
+    }
+
+    fn class(&self) -> Class {
+        Class::Attention
+    }
+
+    /// Five products, causal.
+    fn flops(&self) -> f64 {
+        2.5 * self.shape.product_flops()
+    }
+}
