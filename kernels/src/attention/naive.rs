@@ -20,19 +20,19 @@ const fn transposed<R>(values: &[R]) -> Matrix<'_, R> {
 impl Reference for Product {
     fn run<R: Real>(&self, io: &mut Io<'_, '_, R>) {
         match self.kind {
-            ProductKind::Scores => self.into_scores(io, "scores"),
-            ProductKind::ProbabilityGradient => self.into_scores(io, "dp"),
-            ProductKind::Context => self.into_context(io),
-            ProductKind::ValueGradient => self.into_packed(io, Third::Value),
-            ProductKind::QueryGradient => self.into_packed(io, Third::Query),
-            ProductKind::KeyGradient => self.into_packed(io, Third::Key),
+            ProductKind::Scores => self.scores(io, "scores"),
+            ProductKind::ProbabilityGradient => self.scores(io, "dp"),
+            ProductKind::Context => self.context(io),
+            ProductKind::ValueGradient => self.packed_gradient(io, Third::Value),
+            ProductKind::QueryGradient => self.packed_gradient(io, Third::Query),
+            ProductKind::KeyGradient => self.packed_gradient(io, Third::Key),
         }
     }
 }
 
 impl Product {
     /// `Q · Kᵀ` or `dContext · Vᵀ`.
-    fn into_scores<R: Real>(&self, io: &mut Io<'_, '_, R>, out: &str) {
+    fn scores<R: Real>(&self, io: &mut Io<'_, '_, R>, out: &str) {
         let shape = self.shape;
         let (seq, hd) = (shape.seq, shape.head_dim);
         let qkv = io.read("qkv");
@@ -48,7 +48,7 @@ impl Product {
     }
 
     /// `P · V`.
-    fn into_context<R: Real>(&self, io: &mut Io<'_, '_, R>) {
+    fn context<R: Real>(&self, io: &mut Io<'_, '_, R>) {
         let shape = self.shape;
         let (seq, hd) = (shape.seq, shape.head_dim);
         let (p, qkv) = (io.read("p"), io.read("qkv"));
@@ -69,7 +69,7 @@ impl Product {
     }
 
     /// `Pᵀ · dContext`, `dS · K` or `dSᵀ · Q`, into its third of dqkv.
-    fn into_packed<R: Real>(&self, io: &mut Io<'_, '_, R>, third: Third) {
+    fn packed_gradient<R: Real>(&self, io: &mut Io<'_, '_, R>, third: Third) {
         let shape = self.shape;
         let (seq, hd) = (shape.seq, shape.head_dim);
         let pairs = if third == Third::Value { io.read("p") } else { io.read("ds") };
