@@ -4,5 +4,10 @@
 //! This crate knows the model and its arithmetic. It may not know scenarios, files, processes, statistics or reports.
 
 pub mod config;
+pub mod count;
+pub mod eligibility;
+pub mod linear;
+pub mod solve;
 
+pub use eligibility::{ConfigError, check_config};
 pub use stepwatch_kernels::precision::Precision;
