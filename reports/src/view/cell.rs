@@ -1,0 +1,338 @@
+//! One cell in full: figures, rounds, numbers checked, plan, how it ended and the command that runs it again.
+
+use serde::Serialize;
+use stepwatch_record::figure::{CellFigures, Figure};
+use stepwatch_record::plan::{Plan, PlanFile, Verification};
+use stepwatch_record::run::{End, Round, RoundRecord, Run};
+use stepwatch_record::Cell;
+
+use super::change::ChangeView;
+use super::column::Column;
+use super::mark::{MEASURED, Mark, Tone};
+use crate::chart::strip::{Strip, strip};
+use crate::clean;
+use crate::format::{self, Hint};
+
+/// A named text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fact {
+    /// The name.
+    pub name: String,
+    /// The value as text.
+    pub value: String,
+}
+
+/// A fact from a name of ours and a value that may be anybody's.
+pub(crate) fn fact(name: &str, value: impl AsRef<str>) -> Fact {
+    Fact { name: clean::line(name), value: clean::line(value.as_ref()) }
+}
+
+/// How a cell ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EndView {
+    /// The end.
+    pub mark: Mark,
+    /// Why, one line; empty for `completed`.
+    pub reason: String,
+    /// The last lines of the output of the worker that ended badly.
+    pub output_tail: Vec<String>,
+}
+
+/// One figure of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FigureView {
+    /// Index of the metric in `View::columns`.
+    pub column: usize,
+    /// The estimate in the metric's own unit.
+    pub point: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Confidence of the interval.
+    pub confidence: f64,
+    /// How many samples are behind it.
+    pub samples: u64,
+    /// One value per round.
+    pub rounds: Vec<f64>,
+    /// The estimate in the column's scale.
+    pub text: String,
+    /// The interval in the column's scale; empty with fewer than two rounds.
+    pub interval: String,
+    /// The round values in the column's scale.
+    pub round_texts: Vec<String>,
+}
+
+impl FigureView {
+    /// Interval and counts in words: `151…153 k/s at 95 %, 5 rounds, 150 samples`.
+    #[must_use]
+    pub fn detail(&self, unit: &str) -> String {
+        let counts = format!(
+            "{}, {}",
+            format::count(self.rounds.len(), "round", "rounds"),
+            if self.samples == 1 { "1 sample".into() } else { format!("{} samples", self.samples) }
+        );
+        if self.interval.is_empty() {
+            return format!("no interval, {counts}");
+        }
+        let space = if unit.is_empty() { "" } else { " " };
+        format!("{}{space}{unit} at {}, {counts}", self.interval, format::confidence(self.confidence))
+    }
+}
+
+/// One round of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RoundView {
+    /// Its number, from 0.
+    pub round: u32,
+    /// The attempt that counts, from 0.
+    pub attempt: u32,
+    /// How it ended.
+    pub mark: Mark,
+    /// Samples that count.
+    pub samples: u32,
+    /// Steps of warm-up before them.
+    pub warmup_steps: u64,
+    /// Whether warm-up reached a steady state.
+    pub steady: bool,
+    /// Process start to the end of the first step.
+    pub setup: String,
+    /// Wall time of the worker.
+    pub wall: String,
+}
+
+/// What `prepare` settled.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanView {
+    /// The plan's hash.
+    pub hash: String,
+    /// The passes applied.
+    pub passes: Vec<String>,
+    /// Passes asked for and not applied, with the reason.
+    pub skipped: Vec<Fact>,
+    /// Ops, FLOPs, bytes, memory, compile time.
+    pub facts: Vec<Fact>,
+}
+
+/// Whether the numbers are right.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VerificationView {
+    /// Whether every check held.
+    pub ok: bool,
+    /// SQNR, loss, gradient norm, casts.
+    pub facts: Vec<Fact>,
+    /// Which checks failed.
+    pub failures: Vec<String>,
+}
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CellView {
+    /// Its id.
+    pub id: String,
+    /// Its fragment in the page, stable between runs.
+    pub anchor: String,
+    /// `builtin` or the workload's name.
+    pub workload: String,
+    /// Every parameter, the workload first if it is not built in.
+    pub parameters: Vec<Fact>,
+    /// Names of the axes it was given a value on.
+    pub axes: Vec<String>,
+    /// The worst verdict over its gated metrics, or how it ended.
+    pub mark: Mark,
+    /// Whether a gated metric of it is blind.
+    pub blind: bool,
+    /// How it ended.
+    pub end: EndView,
+    /// Its figures.
+    pub figures: Vec<FigureView>,
+    /// Its changes.
+    #[serde(skip)]
+    pub changes: Vec<ChangeView>,
+    /// Rounds that completed, of those planned.
+    pub rounds_done: String,
+    /// Its rounds.
+    pub rounds: Vec<RoundView>,
+    /// Samples of each round, if there are any.
+    pub strip: Option<Strip>,
+    /// What `prepare` settled, if it did.
+    pub plan: Option<PlanView>,
+    /// The check of its numbers, if there was one.
+    pub verification: Option<VerificationView>,
+    /// What the worker said of itself.
+    pub device: Vec<Fact>,
+    /// The command that runs just this cell again.
+    pub command: String,
+}
+
+impl CellView {
+    /// The value of a parameter as text; `–` if the cell does not have it.
+    #[must_use]
+    pub fn value(&self, parameter: &str) -> &str {
+        self.parameters.iter().find(|fact| fact.name == parameter).map_or("–", |fact| fact.value.as_str())
+    }
+}
+
+/// All that is known of one cell, gathered from the run's parts.
+pub(crate) struct Parts<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) cell: &'a Cell,
+    pub(crate) figures: Option<&'a CellFigures>,
+    pub(crate) plan: Option<&'a PlanFile>,
+    pub(crate) prepared: Option<&'a RoundRecord>,
+    pub(crate) rounds: Vec<&'a Round>,
+    pub(crate) changes: Vec<ChangeView>,
+    pub(crate) anchor: String,
+}
+
+pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
+    let end = parts.run.cell_end(&parts.cell.id);
+    let figures: Vec<FigureView> = parts.figures.map_or_else(Vec::new, |cell| figure_views(&cell.figures, columns));
+    let completed = parts.rounds.iter().filter(|round| round.record.end == End::Completed).count();
+    CellView {
+        id: clean::line(&parts.cell.id.0),
+        workload: clean::line(&parts.cell.workload),
+        parameters: parameters(parts.cell),
+        axes: parts.cell.axes.iter().map(|axis| clean::line(axis)).collect(),
+        mark: overall(&parts.changes, end.as_ref()),
+        blind: parts.changes.iter().any(|change| change.gated && change.blind),
+        end: EndView {
+            mark: Mark::of_end(end.as_ref()),
+            reason: end.as_ref().map_or_else(|| hole(completed, parts.run), |end| clean::line(&end.reason())),
+            output_tail: output_tail(&parts),
+        },
+        strip: strip(&parts.rounds, parts.figures),
+        rounds_done: format!("{completed} of {}", parts.run.manifest.rounds),
+        rounds: parts.rounds.iter().map(|round| round_view(&round.record)).collect(),
+        plan: parts.plan.and_then(|file| file.plan.as_ref()).map(plan_view),
+        verification: parts.plan.and_then(|file| file.verification.as_ref()).map(verification_view),
+        device: device(&parts),
+        command: String::new(),
+        changes: parts.changes,
+        anchor: parts.anchor,
+        figures,
+    }
+}
+
+/// The worst verdict over gated metrics; a bad end is worse than any of them.
+fn overall(changes: &[ChangeView], end: Option<&End>) -> Mark {
+    let ended = Mark::of_end(end);
+    if ended.tone == Tone::Bad {
+        return ended;
+    }
+    let worst = changes.iter().filter(|change| change.gated).map(|change| change.verdict).min();
+    match worst {
+        Some(verdict) => Mark::of_verdict(verdict),
+        None if end == Some(&End::Completed) => MEASURED,
+        None => ended,
+    }
+}
+
+fn hole(completed: usize, run: &Run) -> String {
+    format!("{completed} of {} planned rounds have a record", run.manifest.rounds)
+}
+
+fn output_tail(parts: &Parts<'_>) -> Vec<String> {
+    let records = parts.prepared.into_iter().chain(parts.rounds.iter().map(|round| &round.record));
+    let bad = records.filter(|record| record.end != End::Completed).find(|record| !record.output_tail.is_empty());
+    bad.map_or_else(Vec::new, |record| record.output_tail.iter().map(|line| clean::line(line)).collect())
+}
+
+fn parameters(cell: &Cell) -> Vec<Fact> {
+    let given = cell.parameters.iter().map(|(name, value)| fact(name, value.to_string()));
+    let workload = (!cell.parameters.contains_key("workload")).then(|| fact("workload", &cell.workload));
+    workload.into_iter().chain(given).collect()
+}
+
+fn figure_views(figures: &[Figure], columns: &[Column]) -> Vec<FigureView> {
+    let view = |figure: &Figure| {
+        let name = clean::line(&figure.metric.name);
+        let (index, column) = columns.iter().enumerate().find(|(_, column)| column.name == name)?;
+        let estimate = &figure.estimate;
+        let known = estimate.rounds.len() > 1 && estimate.low.is_finite() && estimate.high.is_finite();
+        Some(FigureView {
+            column: index,
+            point: estimate.point,
+            low: estimate.low,
+            high: estimate.high,
+            confidence: estimate.confidence,
+            samples: estimate.samples,
+            text: column.scale.number(estimate.point),
+            interval: if known { column.scale.interval(estimate.low, estimate.high) } else { String::new() },
+            round_texts: estimate.rounds.iter().map(|value| column.scale.number(*value)).collect(),
+            rounds: estimate.rounds.clone(),
+        })
+    };
+    figures.iter().filter_map(view).collect()
+}
+
+fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".into(), |value| format::quantity(Hint::Duration, "s", value))
+}
+
+fn round_view(record: &RoundRecord) -> RoundView {
+    RoundView {
+        round: record.round.unwrap_or_default(),
+        attempt: record.attempt,
+        mark: Mark::of_end(Some(&record.end)),
+        samples: record.samples,
+        warmup_steps: record.warmup_steps,
+        steady: record.steady,
+        setup: seconds(record.setup_seconds),
+        wall: seconds(Some(record.wall_seconds)),
+    }
+}
+
+fn plan_view(plan: &Plan) -> PlanView {
+    let counts = [
+        ("ops", Hint::Plain, "", plan.ops as f64),
+        ("work a step", Hint::Plain, "FLOP", plan.flops),
+        ("least traffic a step", Hint::Bytes, "bytes", plan.bytes),
+        ("memory placed", Hint::Bytes, "bytes", plan.memory_bytes as f64),
+        ("time to settle", Hint::Duration, "s", plan.compile_seconds),
+    ];
+    PlanView {
+        hash: clean::line(&plan.hash),
+        passes: plan.passes.iter().map(|pass| clean::line(pass)).collect(),
+        skipped: plan.skipped_passes.iter().map(|pass| fact(&pass.name, &pass.reason)).collect(),
+        facts: counts
+            .into_iter()
+            .filter(|(.., value)| *value > 0.0)
+            .map(|(name, hint, unit, value)| fact(name, format::quantity(hint, unit, value)))
+            .collect(),
+    }
+}
+
+fn verification_view(verification: &Verification) -> VerificationView {
+    let mut facts = vec![
+        fact("worst gradient SQNR", format!("{} dB against {}", format::number(verification.worst_sqnr_db), verification.against)),
+        fact("loss of step 0", format!("{} nats", format::number(verification.loss))),
+        fact("gradient norm", format::number(verification.grad_norm)),
+    ];
+    if let Some(sqnr) = verification.sqnr_fp32_db {
+        facts.push(fact("gradient SQNR against fp32", format!("{} dB", format::number(sqnr))));
+    }
+    if let (Some(over), Some(under)) = (verification.cast_overflows, verification.cast_underflows) {
+        facts.push(fact("FP8 casts", format!("{over} saturated, {under} flushed to zero")));
+    }
+    VerificationView {
+        ok: verification.ok,
+        facts,
+        failures: verification.failures.iter().map(|line| clean::line(line)).collect(),
+    }
+}
+
+/// What the worker said when it was ready: in `prepare`, else in the first round that said it.
+fn device(parts: &Parts<'_>) -> Vec<Fact> {
+    let of_rounds = parts.rounds.iter().find_map(|round| round.record.ready.as_ref());
+    let Some(ready) = parts.plan.and_then(|file| file.ready.as_ref()).or(of_rounds) else { return Vec::new() };
+    let count = ready.parameters_count.map(|n| format::quantity(Hint::Plain, "", n as f64));
+    let all = [
+        ("device", ready.device.clone()),
+        ("attention that runs", ready.attention.clone()),
+        ("model parameters", count),
+        ("linears in FP8", ready.fp8_linears.map(|n| n.to_string())),
+        ("model work a token", ready.flops_per_token.map(|flops| format::quantity(Hint::Plain, "FLOP", flops))),
+    ];
+    all.into_iter().filter_map(|(name, value)| value.map(|value| fact(name, value))).collect()
+}

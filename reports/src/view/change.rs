@@ -1,0 +1,231 @@
+//! Changes, claims and findings as rows of text beside the raw numbers they were made from.
+
+use serde::Serialize;
+use stepwatch_record::comparison::{Change, JudgedClaim, Verdict};
+use stepwatch_record::finding::{Finding, Kind};
+
+use super::column::Column;
+use super::mark::Mark;
+use super::Links;
+use crate::clean;
+use crate::format::{self, Hint, Scale};
+
+/// The change of one metric of one cell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChangeView {
+    /// The cell's id.
+    pub cell: String,
+    /// Where the page shows that cell; empty if this run does not have it.
+    pub anchor: String,
+    /// The metric's name.
+    pub metric: String,
+    /// Whether it can fail the run.
+    pub gated: bool,
+    /// The verdict.
+    pub mark: Mark,
+    /// The reason code.
+    pub reason: String,
+    /// The reason in words.
+    pub why: String,
+    /// Relative change, or `–`.
+    pub effect: String,
+    /// Its adjusted interval, or empty.
+    pub interval: String,
+    /// The confidence of that interval, or empty.
+    pub confidence: String,
+    /// The smallest worsening it could have seen, or empty.
+    pub detectable: String,
+    /// Whether it could not have seen what the policy must detect.
+    pub blind: bool,
+    /// Rounds in total that would decide, where undecided.
+    pub rounds_to_decide: Option<u32>,
+    /// The figure of this run with its unit, or `–`.
+    pub value: String,
+    /// The figure of the reference with its unit, or `–`.
+    pub reference_value: String,
+    /// The verdict itself, for sorting and counting.
+    #[serde(skip)]
+    pub verdict: Verdict,
+    /// The numbers behind the texts.
+    #[serde(skip)]
+    pub raw: Change,
+}
+
+impl ChangeView {
+    /// One line for people: the effect with its interval, or the reason where there is no effect.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        if self.raw.effect.is_none() {
+            return self.why.clone();
+        }
+        if self.interval.is_empty() { self.effect.clone() } else { format!("{} ({})", self.effect, self.interval) }
+    }
+}
+
+/// Changes, most important first: by verdict, gated before others, blind before seeing, then the largest effect.
+pub(crate) fn changes(changes: &[Change], columns: &[Column], links: &Links) -> Vec<ChangeView> {
+    let mut views: Vec<ChangeView> = changes.iter().map(|change| change_view(change, columns, links)).collect();
+    let size = |view: &ChangeView| view.raw.effect.map_or(0.0, f64::abs);
+    views.sort_by(|a, b| {
+        let rank = |view: &ChangeView| (view.verdict, !view.gated, !view.blind);
+        rank(a).cmp(&rank(b)).then_with(|| size(b).total_cmp(&size(a)))
+    });
+    views
+}
+
+fn change_view(change: &Change, columns: &[Column], links: &Links) -> ChangeView {
+    let unit = clean::line(&change.metric.unit);
+    let hint = Hint::of(&change.metric.name, &unit);
+    let column = columns.iter().find(|column| column.name == change.metric.name);
+    let value = |value: Option<f64>| match (value, column) {
+        (None, _) => "–".to_owned(),
+        (Some(value), Some(column)) => column.scale.with_unit(value),
+        (Some(value), None) => Scale::new(hint, &unit, value).with_unit(value),
+    };
+    ChangeView {
+        cell: clean::line(&change.cell.0),
+        anchor: links.anchor(&change.cell),
+        metric: clean::line(&change.metric.name),
+        gated: change.gated,
+        mark: Mark::of_verdict(change.verdict),
+        reason: clean::line(&change.reason),
+        why: clean::line(&change.why),
+        effect: change.effect.map_or_else(|| "–".into(), format::change),
+        interval: change.low.zip(change.high).map_or_else(String::new, |(l, h)| format::change_interval(l, h)),
+        confidence: change.confidence.map_or_else(String::new, format::confidence),
+        detectable: change.detectable.map_or_else(String::new, format::share),
+        blind: change.blind,
+        rounds_to_decide: change.rounds_to_decide,
+        value: value(change.value),
+        reference_value: value(change.reference_value),
+        verdict: change.verdict,
+        raw: change.clone(),
+    }
+}
+
+/// A pair of cells that a claim was judged on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PairView {
+    /// The first side's id and where the page shows it.
+    pub of: Link,
+    /// The second side's.
+    pub over: Link,
+    /// The verdict on this pair.
+    pub mark: Mark,
+    /// The ratio, or `–`.
+    pub ratio: String,
+    /// Its interval, or empty.
+    pub interval: String,
+    /// Ratio with the ends of its interval, where there are any.
+    pub numbers: Option<[f64; 3]>,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// A cell's id with the anchor of its place in the page (empty if it has none).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Link {
+    /// The cell's id.
+    pub cell: String,
+    /// The anchor.
+    pub anchor: String,
+}
+
+/// A claim with its verdict.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClaimView {
+    /// The claim in words.
+    pub text: String,
+    /// The metric it speaks of.
+    pub metric: String,
+    /// What it asserts.
+    pub asserts: String,
+    /// Whether refuting it fails the run.
+    pub gate: bool,
+    /// The verdict.
+    pub mark: Mark,
+    /// The pairs.
+    pub pairs: Vec<PairView>,
+}
+
+pub(crate) fn claims(claims: &[JudgedClaim], links: &Links) -> Vec<ClaimView> {
+    let pair = |pair: &stepwatch_record::comparison::JudgedPair, gate| PairView {
+        of: links.link(&pair.of),
+        over: links.link(&pair.over),
+        mark: Mark::of_claim(pair.verdict, gate),
+        ratio: pair.ratio.map_or_else(|| "–".into(), format::ratio),
+        interval: pair.low.zip(pair.high).map_or_else(String::new, |(l, h)| format::ratio_interval(l, h)),
+        numbers: pair.ratio.zip(pair.low.zip(pair.high)).map(|(ratio, (low, high))| [ratio, low, high]),
+        why: clean::line(&pair.why),
+    };
+    claims
+        .iter()
+        .map(|claim| ClaimView {
+            text: clean::line(&claim.text),
+            metric: clean::line(&claim.metric),
+            asserts: clean::line(&claim.asserts),
+            gate: claim.gate,
+            mark: Mark::of_claim(claim.verdict, claim.gate),
+            pairs: claim.pairs.iter().map(|p| pair(p, claim.gate)).collect(),
+        })
+        .collect()
+}
+
+/// A finding.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FindingView {
+    /// Its kind, as in the contract.
+    pub kind: String,
+    /// How much it matters.
+    pub severity: Mark,
+    /// The conclusion.
+    pub sentence: String,
+    /// The numbers behind it.
+    pub evidence: Vec<String>,
+    /// What to do next; empty if nothing.
+    pub next_step: String,
+    /// The cells it speaks of.
+    pub cells: Vec<Link>,
+    /// Whether it speaks of the machine rather than of the code.
+    pub machine: bool,
+}
+
+pub(crate) fn findings(findings: &[Finding], links: &Links) -> Vec<FindingView> {
+    findings
+        .iter()
+        .map(|finding| FindingView {
+            kind: kind_word(finding.kind),
+            severity: Mark::of_severity(finding.severity),
+            sentence: clean::line(&finding.sentence),
+            evidence: finding.evidence.iter().map(|line| clean::line(line)).collect(),
+            next_step: clean::line(&finding.next_step),
+            cells: finding.cells.iter().map(|cell| links.link(cell)).collect(),
+            machine: speaks_of_the_machine(finding.kind),
+        })
+        .collect()
+}
+
+/// The kind's word as the contract spells it: its serialised form.
+fn kind_word(kind: Kind) -> String {
+    serde_json::to_value(kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn speaks_of_the_machine(kind: Kind) -> bool {
+    match kind {
+        Kind::PowerCapped
+        | Kind::ThermalThrottle
+        | Kind::ForeignProcess
+        | Kind::TwoLibraryVersions
+        | Kind::NotSteady
+        | Kind::Noisy => true,
+        Kind::Fp8SlowerThanBf16
+        | Kind::ClaimRefuted
+        | Kind::UnequalComparison
+        | Kind::SizeLabelWrong
+        | Kind::NoFp8Linears
+        | Kind::LaunchBound
+        | Kind::AlgorithmChanged
+        | Kind::Emulated
+        | Kind::NotApplied => false,
+    }
+}

@@ -1,0 +1,213 @@
+//! The matrix: cells laid out by two of their axes, one panel per combination of the others. Knows positions and texts,
+//! not markup; the page's script lays out the same slots by other axes.
+
+use serde::Serialize;
+
+use super::cell::CellView;
+use super::column::Column;
+use super::mark::{Mark, Tone};
+
+/// A parameter in which the cells differ, with its values in the order of the scenario.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Axis {
+    /// The parameter's name.
+    pub name: String,
+    /// Its values as text; `–` stands for cells that do not have it.
+    pub values: Vec<String>,
+}
+
+/// What one cell shows for one metric.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Slot {
+    /// The figure in the column's scale, or how the cell ended, or `–`.
+    pub text: String,
+    /// Length of its bar, 0 to 100, of the column's largest figure.
+    pub bar: u8,
+    /// The verdict on this metric, or the cell's end where it has no figure.
+    pub mark: Option<Mark>,
+    /// The change against the reference with its sign, or empty.
+    pub change: String,
+    /// Whether it is blind.
+    pub blind: bool,
+    /// Interval and counts in words.
+    pub detail: String,
+}
+
+/// One slot at its place, with where the page shows its cell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Placed {
+    /// The cell's anchor.
+    pub anchor: String,
+    /// The cell's id.
+    pub cell: String,
+    /// What it shows.
+    pub slot: Slot,
+}
+
+/// One row of a panel.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The row axis' value.
+    pub label: String,
+    /// For each column, the cells there: one, or none where the scenario has no such cell.
+    pub places: Vec<Vec<Placed>>,
+}
+
+/// One table of the matrix.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Panel {
+    /// The values of the axes that are neither rows nor columns; empty if there are none.
+    pub title: String,
+    /// The column axis' values that occur here.
+    pub columns: Vec<String>,
+    /// The rows that occur here.
+    pub rows: Vec<Row>,
+}
+
+/// The matrix as first shown: precision down, compile across, the first gated metric.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Matrix {
+    /// Index of the row axis in `View::axes`, if there is an axis at all.
+    pub rows: Option<usize>,
+    /// Index of the column axis, if there are two.
+    pub columns: Option<usize>,
+    /// Index of the metric in `View::columns`, if anything was measured.
+    pub metric: Option<usize>,
+    /// The tables.
+    pub panels: Vec<Panel>,
+}
+
+/// The parameters in which cells differ, in the order in which the scenario names them.
+pub(crate) fn axes(cells: &[CellView]) -> Vec<Axis> {
+    let mut names: Vec<&str> = Vec::new();
+    let named = cells.iter().flat_map(|cell| cell.axes.iter().map(String::as_str));
+    let others = cells.iter().flat_map(|cell| cell.parameters.iter().map(|fact| fact.name.as_str()));
+    for name in named.chain(others) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let mut values: Vec<String> = Vec::new();
+            for cell in cells {
+                let value = cell.value(name);
+                if !values.iter().any(|known| known == value) {
+                    values.push(value.to_owned());
+                }
+            }
+            (values.len() > 1).then(|| Axis { name: name.to_owned(), values })
+        })
+        .collect()
+}
+
+/// What `cell` shows for `column`.
+pub(crate) fn slot(cell: &CellView, index: usize, column: &Column) -> Slot {
+    let change = cell.changes.iter().find(|change| change.metric == column.name);
+    let figure = cell.figures.iter().find(|figure| figure.column == index);
+    let Some(figure) = figure else {
+        let ended_well = cell.end.mark.word == "completed";
+        let mark = (!ended_well).then_some(cell.end.mark);
+        let text = if ended_well { "–" } else { cell.end.mark.word };
+        let detail = if ended_well { "not measured by this cell".into() } else { cell.end.reason.clone() };
+        return Slot { text: text.into(), bar: 0, mark, change: String::new(), blind: false, detail };
+    };
+    let broken = cell.end.mark.tone == Tone::Bad;
+    let verdict = change.filter(|change| change.gated || change.mark.tone != Tone::Calm).map(|change| change.mark);
+    Slot {
+        text: figure.text.clone(),
+        bar: bar(figure.point, column.largest),
+        mark: if broken { Some(cell.end.mark) } else { verdict },
+        change: change.filter(|c| c.raw.effect.is_some()).map_or_else(String::new, |c| c.effect.clone()),
+        blind: change.is_some_and(|change| change.blind),
+        detail: figure.detail(&column.scale.unit),
+    }
+}
+
+fn bar(value: f64, largest: f64) -> u8 {
+    if !(value > 0.0 && largest > 0.0) {
+        return 0;
+    }
+    // Within 0…100 by construction, so the cast cannot wrap.
+    let percent = (value / largest * 100.0).round().clamp(0.0, 100.0) as u8;
+    percent
+}
+
+/// The matrix as first shown.
+pub(crate) fn matrix(axes: &[Axis], cells: &[CellView], columns: &[Column], slots: &[Vec<Slot>]) -> Matrix {
+    let named = |name: &str| axes.iter().position(|axis| axis.name == name);
+    let rows = named("precision").or_else(|| (0..axes.len()).find(|i| axes[*i].name != "compile")).or(named("compile"));
+    let other = |i: &usize| Some(*i) != rows;
+    let across = named("compile").filter(other).or_else(|| (0..axes.len()).find(other));
+    let metric = columns.iter().position(|column| column.gated).or((!columns.is_empty()).then_some(0));
+    let Some(metric_index) = metric else {
+        return Matrix { rows, columns: across, metric, panels: ended_only(rows, across, axes, cells) };
+    };
+    let place = |cell: usize| Placed {
+        anchor: cells[cell].anchor.clone(),
+        cell: cells[cell].id.clone(),
+        slot: slots[cell][metric_index].clone(),
+    };
+    Matrix { rows, columns: across, metric, panels: panels(rows, across, axes, cells, &place) }
+}
+
+/// Where nothing was measured, the matrix still shows how every cell ended.
+fn ended_only(rows: Option<usize>, across: Option<usize>, axes: &[Axis], cells: &[CellView]) -> Vec<Panel> {
+    let place = |cell: usize| {
+        let cell = &cells[cell];
+        let slot = Slot {
+            text: cell.end.mark.word.into(),
+            bar: 0,
+            mark: Some(cell.end.mark),
+            change: String::new(),
+            blind: false,
+            detail: cell.end.reason.clone(),
+        };
+        Placed { anchor: cell.anchor.clone(), cell: cell.id.clone(), slot }
+    };
+    panels(rows, across, axes, cells, &place)
+}
+
+fn panels(
+    rows: Option<usize>,
+    across: Option<usize>,
+    axes: &[Axis],
+    cells: &[CellView],
+    place: &dyn Fn(usize) -> Placed,
+) -> Vec<Panel> {
+    let value = |cell: &CellView, axis: Option<usize>| axis.map_or("", |i| cell.value(&axes[i].name)).to_owned();
+    let title = |cell: &CellView| {
+        let rest = axes.iter().enumerate().filter(|(i, _)| Some(*i) != rows && Some(*i) != across);
+        rest.map(|(_, axis)| format!("{} {}", axis.name, cell.value(&axis.name))).collect::<Vec<_>>().join(" · ")
+    };
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    for (index, cell) in cells.iter().enumerate() {
+        let title = title(cell);
+        match groups.iter_mut().find(|(known, _)| *known == title) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((title, vec![index])),
+        }
+    }
+    let occurring = |members: &[usize], axis: Option<usize>| -> Vec<String> {
+        let Some(axis) = axis else { return vec![String::new()] };
+        let occurs = |v: &&String| members.iter().any(|i| cells[*i].value(&axes[axis].name) == v.as_str());
+        axes[axis].values.iter().filter(occurs).cloned().collect()
+    };
+    groups
+        .into_iter()
+        .map(|(title, members)| {
+            let columns = occurring(&members, across);
+            let row = |label: String| {
+                let here = |column: &String| {
+                    let fits = |i: &&usize| value(&cells[**i], rows) == label && value(&cells[**i], across) == *column;
+                    members.iter().filter(fits).map(|i| place(*i)).collect()
+                };
+                let places = columns.iter().map(here).collect();
+                Row { label, places }
+            };
+            let rows = occurring(&members, rows).into_iter().map(row).collect();
+            Panel { title, columns, rows }
+        })
+        .collect()
+}
