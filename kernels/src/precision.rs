@@ -209,6 +209,45 @@ mod tests {
         assert_eq!(Precision::from_name("fp8"), None);
     }
 
+    /// The documentation's row for one precision and role.
+    fn row(precision: Precision, role: Role) -> String {
+        let name = match role {
+            Role::Forward => "forward",
+            Role::InputGradient => "input gradient",
+            Role::WeightGradient => "weight gradient",
+        };
+        let cells = match precision.recipe(role) {
+            GemmRecipe::Plain(dtype) => format!("{dtype} × {dtype} | – | – | – | fp32"),
+            GemmRecipe::Fp8 { a, b, fast_accumulation } => {
+                let granularity = |scaled: Scaled| match scaled.granularity {
+                    Granularity::Tensor => "tensor",
+                    Granularity::Row => "row",
+                    Granularity::Block1x128 => "1×128",
+                    Granularity::Block128x128 => "128×128",
+                };
+                let timing = if a.timing == Timing::Delayed { "history of 16" } else { "current" };
+                let power = if a.power_of_two { "yes" } else { "no" };
+                let sums = if fast_accumulation { "fast" } else { "fp32" };
+                format!(
+                    "{} × {} | {} × {} | {power} | {timing} | {sums}",
+                    a.format,
+                    b.format,
+                    granularity(a),
+                    granularity(b)
+                )
+            }
+        };
+        format!("| `{}` | {name} | {cells} |", precision.name())
+    }
+
+    #[test]
+    fn the_documentation_is_the_table() {
+        let page = include_str!("../PRECISION.md");
+        let rows: Vec<String> = Precision::ALL.iter().flat_map(|p| ROLES.map(|role| row(*p, role))).collect();
+        let missing: Vec<&String> = rows.iter().filter(|row| !page.contains(row.as_str())).collect();
+        assert!(missing.is_empty(), "PRECISION.md lacks these rows:\n{}", rows.join("\n"));
+    }
+
     #[test]
     fn no_recipe_multiplies_e5m2_by_e5m2() {
         for precision in Precision::ALL {
