@@ -1,1 +1,24 @@
-//! Placeholder.
+//! From records to conclusions: figures of a run, a verdict per cell and metric, claims, findings and the exit code.
+//!
+//! Everything here is a pure function of [`stepwatch_record`] data. This crate may not know where records are kept, how
+//! they were measured or how a report draws them; it touches no file, clock or process.
+
+pub mod claims;
+pub mod compare;
+pub mod compatible;
+mod conclude;
+pub mod figures;
+pub mod findings;
+mod headline;
+pub mod method;
+pub mod policy;
+pub mod ratio;
+mod round;
+pub mod stats;
+pub mod steady;
+pub mod wording;
+
+pub use conclude::conclude;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! The change of one metric from the reference runs to this run, per cell, with its standard error. No policy here.
+//!
+//! Model, on the log scale: round j of run r has y = μ + b(r) + e(r, j), where b is what differs between runs of the same
+//! code (variance τ²) and e what differs between rounds of a run (variance σ²). The change is this run's mean minus the mean
+//! of the reference runs' means, with variance τ²(1 + 1/R) + σ²/n + σ²·Σ(1/n_r)/R².
+
+use stepwatch_record::figure::{CellFigures, Summary};
+
+use crate::figures::{FLOOR_SD_LOG, group};
+use crate::stats::{self, Group, Spread};
+
+/// On which scale a change is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Differences of natural logs; every value is positive.
+    Log,
+    /// Differences over the absolute mean of the reference, where a value is zero or negative.
+    Relative,
+}
+
+impl Scale {
+    /// A difference on this scale as a relative change, run over reference − 1.
+    #[must_use]
+    pub fn relative(self, difference: f64) -> f64 {
+        match self {
+            Self::Log => difference.exp_m1(),
+            Self::Relative => difference,
+        }
+    }
+
+    /// A relative change as a difference on this scale.
+    #[must_use]
+    pub fn difference(self, relative: f64) -> f64 {
+        match self {
+            Self::Log => relative.ln_1p(),
+            Self::Relative => relative,
+        }
+    }
+}
+
+/// A change and what is known of its error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Effect {
+    /// The scale of `difference` and the variances.
+    pub scale: Scale,
+    /// This run minus the reference.
+    pub difference: f64,
+    /// Variance between rounds of one run, σ²; `None` if nothing tells (one round a run).
+    pub round_variance: Option<f64>,
+    /// The part of the variance of `difference` that more rounds of this run do not lower.
+    pub fixed_variance: f64,
+    /// Degrees of freedom of the standard error.
+    pub df: f64,
+    /// Rounds of this run.
+    pub rounds: u32,
+    /// Reference runs with this figure.
+    pub runs: u32,
+    /// The cell's rounds scatter far more than the other cells' and lend it nothing.
+    pub alone: bool,
+    /// This run's estimate, in the metric's unit.
+    pub value: f64,
+    /// The reference's estimate.
+    pub reference_value: f64,
+}
+
+impl Effect {
+    /// Standard error of `difference` if this run had so many rounds.
+    #[must_use]
+    pub fn standard_error(&self, rounds: u32) -> Option<f64> {
+        Some((self.round_variance? / f64::from(rounds.max(1)) + self.fixed_variance).sqrt())
+    }
+}
+
+/// Round values of one cell in this run and in each reference run, on one scale.
+struct Sides {
+    scale: Scale,
+    run: Vec<f64>,
+    reference: Vec<Vec<f64>>,
+    value: f64,
+    reference_value: f64,
+}
+
+/// The change of `metric` for each cell of `run`; `None` where either side has no figure.
+#[must_use]
+pub fn effects(metric: &str, run: &Summary, reference: &[&Summary]) -> Vec<Option<Effect>> {
+    let sides: Vec<Option<Sides>> = run.cells.iter().map(|cell| sides(metric, cell, reference)).collect();
+    let mut effects: Vec<Option<Effect>> = sides.iter().map(|_| None).collect();
+    let on_log = |i: &usize| sides[*i].as_ref().is_some_and(|sides| sides.scale == Scale::Log);
+    let (together, apart): (Vec<usize>, Vec<usize>) = (0..sides.len()).partition(on_log);
+    let pool: Vec<&Sides> = together.iter().filter_map(|&i| sides[i].as_ref()).collect();
+    for (i, effect) in together.into_iter().zip(estimate(&pool)) {
+        effects[i] = effect;
+    }
+    // A relative scale neither lends nor borrows: around zero it has no common unit with anything.
+    for i in apart {
+        effects[i] = sides[i].as_ref().and_then(|sides| estimate(&[sides]).pop().flatten());
+    }
+    effects
+}
+
+fn sides(metric: &str, cell: &CellFigures, reference: &[&Summary]) -> Option<Sides> {
+    let rounds = |cell: &CellFigures| -> Option<Vec<f64>> {
+        let rounds = &cell.figure(metric)?.estimate.rounds;
+        (!rounds.is_empty() && rounds.iter().all(|value| value.is_finite())).then(|| rounds.clone())
+    };
+    let run = rounds(cell)?;
+    let reference: Vec<Vec<f64>> =
+        reference.iter().filter_map(|summary| rounds(summary.cell(&cell.cell.id)?)).collect();
+    if reference.is_empty() {
+        return None;
+    }
+    let logs = stats::logs(&run).zip(reference.iter().map(|run| stats::logs(run)).collect::<Option<Vec<_>>>());
+    if let Some((run_logs, reference_logs)) = logs {
+        let (value, reference_value) = (stats::mean(&run_logs)?.exp(), mean_of_means(&reference_logs)?.exp());
+        return Some(Sides { scale: Scale::Log, run: run_logs, reference: reference_logs, value, reference_value });
+    }
+    let (value, reference_value) = (stats::mean(&run)?, mean_of_means(&reference)?);
+    // A reference of zero has no relative change: zero against zero is none, anything else is infinite and said so later.
+    let unit = if reference_value == 0.0 { 1.0 } else { reference_value.abs() };
+    let scaled = |values: &[f64]| values.iter().map(|value| value / unit).collect::<Vec<f64>>();
+    let reference = reference.iter().map(|run| scaled(run)).collect();
+    Some(Sides { scale: Scale::Relative, run: scaled(&run), reference, value, reference_value })
+}
+
+fn mean_of_means(runs: &[Vec<f64>]) -> Option<f64> {
+    stats::mean(&runs.iter().filter_map(|run| stats::mean(run)).collect::<Vec<f64>>())
+}
+
+/// Estimates cells that lend one another their spread.
+fn estimate(sides: &[&Sides]) -> Vec<Option<Effect>> {
+    let floor = FLOOR_SD_LOG * FLOOR_SD_LOG;
+    let within: Vec<Group> = sides.iter().map(|sides| within(sides)).collect();
+    let means: Vec<Vec<f64>> =
+        sides.iter().map(|sides| sides.reference.iter().filter_map(|run| stats::mean(run)).collect()).collect();
+    let rounds = stats::moderate(&within, floor);
+    let runs = stats::between_runs(&means, floor);
+    sides.iter().zip(rounds).zip(runs).map(|((sides, rounds), runs)| effect(sides, rounds, runs)).collect()
+}
+
+/// The variance between rounds of one cell, over this run and its reference runs, each around its own mean.
+fn within(sides: &Sides) -> Group {
+    let groups: Vec<Group> = sides.reference.iter().chain([&sides.run]).map(|run| group(run)).collect();
+    let df: f64 = groups.iter().map(|group| group.df).sum();
+    let squares: f64 = groups.iter().map(|group| group.df * group.variance).sum();
+    Group { variance: if df > 0.0 { squares / df } else { 0.0 }, df }
+}
+
+fn effect(sides: &Sides, rounds: Option<Spread>, runs: Option<Spread>) -> Option<Effect> {
+    let difference = stats::mean(&sides.run)? - mean_of_means(&sides.reference)?;
+    let count = sides.reference.len() as f64;
+    // Σ(1/n_r)/R: the share of σ² in the variance of one reference run's mean.
+    let share = sides.reference.iter().map(|run| 1.0 / run.len() as f64).sum::<f64>() / count;
+    let sigma2 = rounds.map(|spread| spread.variance);
+    // Of runs whose means scatter no more than their rounds explain, nothing more is assumed than the rounds say.
+    let between = runs.filter(|runs| runs.variance > sigma2.unwrap_or(0.0) * share);
+    let tau2 = between.map_or(0.0, |runs| runs.variance - sigma2.unwrap_or(0.0) * share);
+    let df = match (between, rounds) {
+        (Some(between), _) => between.df,
+        (None, Some(rounds)) => rounds.df,
+        (None, None) => 0.0,
+    };
+    Some(Effect {
+        scale: sides.scale,
+        difference,
+        // One round a run: what differs between runs holds what differs between rounds.
+        round_variance: sigma2.or(between.map(|_| 0.0)),
+        fixed_variance: tau2 * (1.0 + 1.0 / count) + sigma2.unwrap_or(0.0) * share / count,
+        df,
+        rounds: sides.run.len() as u32,
+        runs: sides.reference.len() as u32,
+        alone: rounds.is_some_and(|rounds| rounds.alone),
+        value: sides.value,
+        reference_value: sides.reference_value,
+    })
+}

@@ -1,0 +1,245 @@
+//! A verdict per cell and metric: every planned cell, and every cell the reference has, ends in exactly one place. Nothing is
+//! green that was not compared.
+
+mod decide;
+mod effect;
+mod words;
+
+use stepwatch_record::CellId;
+use stepwatch_record::comparison::{Change, Verdict};
+use stepwatch_record::figure::{CellFigures, Summary};
+use stepwatch_record::run::{Better, End, Metric, Run};
+
+pub use decide::{Decision, POWER, decide};
+pub use effect::{Effect, Scale, effects};
+
+use crate::compatible;
+use crate::figures::{Omission, omissions};
+
+/// A run beside the reference runs it may be compared with.
+pub struct Comparison<'data> {
+    /// The run.
+    pub run: &'data Run,
+    /// Its figures.
+    pub summary: &'data Summary,
+    /// The reference runs given, newest first.
+    pub given: &'data [Summary],
+    /// Those of them that may be compared with, at most as many as the policy asks for.
+    pub usable: Vec<&'data Summary>,
+    /// Why the newest may not be compared with; empty if it may.
+    pub obstacles: Vec<String>,
+    omissions: Vec<Omission>,
+}
+
+impl<'data> Comparison<'data> {
+    /// Sorts the reference runs into those that may be compared with and the others.
+    #[must_use]
+    pub fn new(run: &'data Run, summary: &'data Summary, given: &'data [Summary]) -> Self {
+        let policy = &run.manifest.policy;
+        let obstacles = |that: &Summary| compatible::obstacles(summary, that, &policy.reference_same);
+        let fits = given.iter().filter(|that| obstacles(that).is_empty());
+        Self {
+            run,
+            summary,
+            given,
+            usable: fits.take(policy.reference_runs.max(1) as usize).collect(),
+            obstacles: given.first().map(obstacles).unwrap_or_default(),
+            omissions: omissions(run),
+        }
+    }
+
+    /// How many comparisons can turn the run red: gated metrics of cells that have figures on both sides, at least 1.
+    #[must_use]
+    pub fn family(&self) -> usize {
+        let metrics = self.run.manifest.metrics.iter().filter(|metric| self.gated(&metric.name));
+        let both = |cell: &CellFigures, metric: &Metric| {
+            let there = |that: &&Summary| that.cell(&cell.cell.id).is_some_and(|c| c.figure(&metric.name).is_some());
+            cell.figure(&metric.name).is_some() && self.usable.iter().any(there)
+        };
+        let pairs = metrics.map(|metric| self.summary.cells.iter().filter(|cell| both(cell, metric)).count());
+        pairs.sum::<usize>().max(1)
+    }
+
+    /// Confidence of every interval: the policy's false alarms shared equally among the family (Bonferroni), so that all
+    /// intervals hold at once with at least 1 − `false_alarms`.
+    #[must_use]
+    pub fn confidence(&self) -> f64 {
+        1.0 - self.run.manifest.policy.false_alarms.clamp(1e-9, 0.5) / self.family() as f64
+    }
+
+    /// Every change: planned cells in the order of the manifest with gated metrics first, then cells only the reference has.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        let (gated, informing): (Vec<&Metric>, Vec<&Metric>) =
+            self.run.manifest.metrics.iter().partition(|metric| self.gated(&metric.name));
+        let metrics: Vec<&Metric> = gated.into_iter().chain(informing).collect();
+        let confidence = self.confidence();
+        let effects: Vec<Vec<Option<Effect>>> =
+            metrics.iter().map(|metric| effects(&metric.name, self.summary, &self.usable)).collect();
+        let mut changes = Vec::new();
+        for (index, cell) in self.summary.cells.iter().enumerate() {
+            if let Some(change) = self.of_whole_cell(cell) {
+                changes.push(change);
+                continue;
+            }
+            if self.given.is_empty() {
+                continue;
+            }
+            let before = changes.len();
+            let of_metric = |(metric, effects): (&&Metric, &Vec<Option<Effect>>)| {
+                self.of_metric(cell, metric, effects[index].as_ref(), confidence)
+            };
+            changes.extend(metrics.iter().zip(&effects).filter_map(of_metric));
+            if !changes[before..].iter().any(|change| change.gated) {
+                changes.push(self.nothing_gated(&cell.cell.id));
+            }
+        }
+        changes.extend(self.gone());
+        changes
+    }
+
+    fn gated(&self, metric: &str) -> bool {
+        self.run.manifest.policy.gate.iter().any(|name| name == metric)
+    }
+
+    /// The verdict of a cell that has no figures to compare: its end, or that the reference has or lacks it.
+    fn of_whole_cell(&self, cell: &CellFigures) -> Option<Change> {
+        let id = &cell.cell.id;
+        let newest = self.given.first().and_then(|summary| summary.cell(id));
+        let older = || self.usable.iter().filter_map(|summary| summary.cell(id)).find(|cell| completed(cell));
+        let reference = newest.filter(|cell| completed(cell)).or_else(older);
+        let (verdict, reason, why) = match &cell.end {
+            Some(End::Completed) if self.given.is_empty() => return None,
+            Some(End::Completed) if !self.obstacles.is_empty() && self.usable.is_empty() => {
+                (Verdict::Incomparable, "machine-differs", self.obstacles.join("; "))
+            }
+            Some(End::Completed) if reference.is_some() => return None,
+            Some(End::Completed) => match newest.and_then(|cell| cell.end.as_ref()) {
+                Some(end) => {
+                    (Verdict::New, "reference-not-completed", format!("in the reference it ended {}", words::end(end)))
+                }
+                None => (Verdict::New, "not-in-reference", "the reference does not have this cell".to_owned()),
+            },
+            Some(End::NumbersWrong { message }) => (Verdict::NumbersWrong, "numbers-wrong", message.clone()),
+            Some(End::Skipped { .. }) if self.given.is_empty() => return None,
+            Some(End::Skipped { reason }) if reference.is_some() => {
+                (Verdict::Failed, "skipped-reference-has-it", format!("skipped, though the reference has it: {reason}"))
+            }
+            Some(End::Skipped { reason }) => (Verdict::Skipped, "skipped", reason.clone()),
+            Some(end) => (Verdict::Failed, end.word(), words::end(end)),
+            None => (Verdict::Missing, "rounds-missing", self.missing_rounds(cell)),
+        };
+        Some(self.bare(id, verdict, reason, why))
+    }
+
+    fn missing_rounds(&self, cell: &CellFigures) -> String {
+        format!("{} of {} planned rounds are recorded", cell.rounds, self.run.manifest.rounds)
+    }
+
+    /// The verdict of one metric of a cell that completed on both sides.
+    fn of_metric(
+        &self,
+        cell: &CellFigures,
+        metric: &Metric,
+        effect: Option<&Effect>,
+        confidence: f64,
+    ) -> Option<Change> {
+        let gated = self.gated(&metric.name);
+        let Some(effect) = effect else { return self.one_sided(cell, metric, gated) };
+        let mut change = self.bare(&cell.cell.id, Verdict::Undecided, "", String::new());
+        change.metric = metric.clone();
+        change.gated = gated;
+        change.value = Some(effect.value);
+        change.reference_value = Some(effect.reference_value);
+        if effect.reference_value == 0.0 && effect.value != 0.0 {
+            change.reason = "reference-is-zero".to_owned();
+            change.why = words::from_zero(metric, effect);
+            change.blind = gated;
+            return Some(change);
+        }
+        let policy = &self.run.manifest.policy;
+        let decision = decide(effect, metric.better, policy, confidence);
+        change.verdict = decision.verdict;
+        change.reason = decision.reason.to_owned();
+        change.effect = Some(decision.effect);
+        change.low = decision.interval.map(|interval| interval.0);
+        change.high = decision.interval.map(|interval| interval.1);
+        change.confidence = decision.interval.map(|_| confidence);
+        change.detectable = decision.detectable;
+        change.rounds_to_decide = decision.rounds_to_decide;
+        // Rounding must not make a cell blind whose detectable change is exactly what is asked for.
+        change.blind = gated && decision.detectable.is_none_or(|share| share > policy.detect * (1.0 + 1e-9));
+        change.why = words::why(metric, effect, &decision, policy, change.blind);
+        Some(change)
+    }
+
+    /// A metric with a figure on one side only. Without one on either side there is nothing to say of it.
+    fn one_sided(&self, cell: &CellFigures, metric: &Metric, gated: bool) -> Option<Change> {
+        let id = &cell.cell.id;
+        let here = cell.figure(&metric.name);
+        let there = self.usable.iter().find_map(|summary| summary.cell(id)?.figure(&metric.name));
+        let (verdict, reason, why) = match (here, there) {
+            (Some(_), None) => {
+                (Verdict::New, "metric-not-in-reference", "the reference has no figure for it".to_owned())
+            }
+            (None, Some(_)) => {
+                let left_out = self.omissions.iter().find(|o| &o.cell == id && o.metric == metric.name);
+                let why = left_out.map_or_else(
+                    || "the reference has this figure and the run has not".to_owned(),
+                    |left_out| left_out.why.clone(),
+                );
+                (Verdict::Missing, "metric-missing", why)
+            }
+            _ => return None,
+        };
+        let mut change = self.bare(id, verdict, reason, why);
+        change.metric = metric.clone();
+        change.gated = gated;
+        change.value = here.map(|figure| figure.estimate.point);
+        change.reference_value = there.map(|figure| figure.estimate.point);
+        Some(change)
+    }
+
+    fn nothing_gated(&self, id: &CellId) -> Change {
+        let gate = self.run.manifest.policy.gate.join(", ");
+        let why = format!("it completed, but neither run has a figure of a gated metric ({gate})");
+        Change { blind: true, ..self.bare(id, Verdict::Undecided, "nothing-gated", why) }
+    }
+
+    /// Cells of the newest reference run that are not planned here.
+    fn gone(&self) -> Vec<Change> {
+        let cells = self.given.first().map(|summary| summary.cells.as_slice()).unwrap_or_default();
+        let gone = cells.iter().filter(|cell| completed(cell) && self.summary.cell(&cell.cell.id).is_none());
+        let why = "the reference has this cell and the run did not plan it";
+        gone.map(|cell| self.bare(&cell.cell.id, Verdict::Missing, "not-planned", why.to_owned())).collect()
+    }
+
+    /// A change that speaks of the whole cell, under the name of the first gated metric.
+    fn bare(&self, cell: &CellId, verdict: Verdict, reason: &str, why: String) -> Change {
+        let metrics = &self.run.manifest.metrics;
+        let named = |name: &String| metrics.iter().find(|metric| &metric.name == name);
+        let first = self.run.manifest.policy.gate.iter().find_map(named).or(metrics.first());
+        let unknown = || Metric { name: "tokens_per_second".into(), unit: "1/s".into(), better: Better::Higher };
+        Change {
+            cell: cell.clone(),
+            metric: first.cloned().unwrap_or_else(unknown),
+            gated: true,
+            verdict,
+            reason: reason.to_owned(),
+            why,
+            effect: None,
+            low: None,
+            high: None,
+            confidence: None,
+            detectable: None,
+            rounds_to_decide: None,
+            blind: false,
+            value: None,
+            reference_value: None,
+        }
+    }
+}
+
+fn completed(cell: &CellFigures) -> bool {
+    cell.end == Some(End::Completed)
+}

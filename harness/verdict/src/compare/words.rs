@@ -1,0 +1,72 @@
+//! Why a comparison came out as it did, in one or two sentences with its numbers.
+
+use stepwatch_record::comparison::Verdict;
+use stepwatch_record::run::{End, Metric, Policy};
+
+use super::decide::Decision;
+use super::effect::Effect;
+use crate::wording::{change, change_range, count, percent, value};
+
+/// The end of a cell in words: `timed-out: ran past its limit of 300 s`.
+pub(super) fn end(end: &End) -> String {
+    let reason = end.reason();
+    if reason.is_empty() { end.word().to_owned() } else { format!("{}: {reason}", end.word()) }
+}
+
+pub(super) fn from_zero(metric: &Metric, effect: &Effect) -> String {
+    format!("the reference is 0 and this run is {}: a relative change does not exist", value(metric, effect.value))
+}
+
+pub(super) fn why(metric: &Metric, effect: &Effect, decision: &Decision, policy: &Policy, blind: bool) -> String {
+    let estimate = change(metric, decision.effect);
+    let Some((low, high)) = decision.interval else {
+        return format!(
+            "{estimate} by the estimate, but {} and {} show nothing of how rounds differ: measure at least 2 rounds",
+            count(effect.rounds as usize, "round"),
+            count(effect.runs as usize, "reference run")
+        );
+    };
+    let range = change_range(decision.effect, low, high);
+    let mut text = match decision.verdict {
+        Verdict::Regressed | Verdict::Improved => {
+            format!(
+                "{estimate} ({range}): the interval excludes no change and the estimate passes the margin of {}",
+                percent(policy.margin)
+            )
+        }
+        Verdict::Unchanged if low > 0.0 || high < 0.0 => format!(
+            "{estimate} ({range}): shown to differ, but by less than the margin of {}, and wholly within ± {}",
+            percent(policy.margin),
+            percent(policy.equal_within)
+        ),
+        Verdict::Unchanged => {
+            format!("{estimate} ({range}): the whole interval lies within ± {}", percent(policy.equal_within))
+        }
+        _ => undecided(&estimate, &range, effect, decision, policy),
+    };
+    if effect.alone {
+        text.push_str("; its rounds scatter far more than those of the other cells");
+    }
+    if blind {
+        let detectable = decision.detectable.map_or_else(|| "nothing".to_owned(), percent);
+        text.push_str(&format!(
+            "; a change for the worse under {detectable} would not have been seen reliably, {} is asked for",
+            percent(policy.detect)
+        ));
+    }
+    text
+}
+
+fn undecided(estimate: &str, range: &str, effect: &Effect, decision: &Decision, policy: &Policy) -> String {
+    let remedy = match decision.rounds_to_decide {
+        Some(rounds) => format!("about {} in all would decide", count(rounds as usize, "round")),
+        None if effect.runs > 1 => {
+            "more rounds would not decide it, the reference runs differ too much among themselves".to_owned()
+        }
+        None => "more rounds of this run alone would not decide it, more accepted reference runs would".to_owned(),
+    };
+    format!(
+        "{estimate} ({range}): neither shown to differ nor to lie within ± {}; {remedy}",
+        percent(policy.equal_within)
+    )
+}

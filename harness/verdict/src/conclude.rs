@@ -1,0 +1,57 @@
+//! The whole judgement of one run in named steps.
+
+use stepwatch_record::comparison::{Conclusion, Reference};
+use stepwatch_record::figure::Summary;
+use stepwatch_record::finding::Finding;
+use stepwatch_record::run::Run;
+
+use crate::compare::Comparison;
+use crate::policy::exit::exit_code;
+use crate::{claims, compatible, findings, headline, method};
+
+/// Concludes a run.
+///
+/// `summary` is [`crate::figures::summarise`] of `run`. `reference` holds the summaries of the reference runs, newest first;
+/// empty if there are none. `origin` says where they come from, in words. `extra` are findings made elsewhere (model sizes,
+/// FP8 eligibility), which are ranked among those made here.
+#[must_use]
+pub fn conclude(run: &Run, summary: &Summary, reference: &[Summary], origin: &str, extra: Vec<Finding>) -> Conclusion {
+    let comparison = Comparison::new(run, summary, reference);
+    let changes = comparison.changes();
+    let claims = claims::judge(run, summary);
+    let findings = findings::all(&comparison, &changes, &claims, extra);
+    Conclusion {
+        run: run.manifest.id.clone(),
+        reference: described(&comparison, origin),
+        headline: headline::headline(&comparison, &changes, &claims),
+        exit_code: exit_code(&changes, &claims, !reference.is_empty()),
+        method: method::method(run, &comparison),
+        changes,
+        claims,
+        findings,
+        waterfalls: Vec::new(),
+        trends: Vec::new(),
+    }
+}
+
+/// Names the runs compared with; where none may be, those that were given, so that a reader sees what was refused.
+fn described(comparison: &Comparison<'_>, origin: &str) -> Reference {
+    let given: Vec<&Summary> = comparison.given.iter().collect();
+    let named = if comparison.usable.is_empty() { &given } else { &comparison.usable };
+    let mut differences: Vec<String> = comparison.obstacles.clone();
+    if let Some(newest) = named.first() {
+        let plain = compatible::differences(comparison.summary, newest);
+        differences.extend(
+            plain.into_iter().filter(|line| !comparison.obstacles.contains(&line.replacen(": ", " differs: ", 1))),
+        );
+    }
+    let passed_over = comparison.given.len() - comparison.usable.len();
+    if passed_over > 0 && !comparison.usable.is_empty() {
+        differences.push(format!("{passed_over} of {} reference runs were not used", comparison.given.len()));
+    }
+    Reference {
+        runs: named.iter().map(|summary| summary.run.clone()).collect(),
+        origin: if given.is_empty() { String::new() } else { origin.to_owned() },
+        differences,
+    }
+}

@@ -1,0 +1,58 @@
+//! Findings from claims: refuted ones, and those whose two sides were not equal in all else.
+
+use stepwatch_record::comparison::{ClaimVerdict, JudgedClaim, JudgedPair};
+use stepwatch_record::finding::{Finding, Kind, Severity};
+
+use crate::wording::{count, number};
+
+/// One finding per refuted claim and one per claim with unequal pairs.
+pub(super) fn findings(claims: &[JudgedClaim]) -> Vec<Finding> {
+    claims.iter().flat_map(|claim| [refuted(claim), unequal(claim)]).flatten().collect()
+}
+
+fn refuted(claim: &JudgedClaim) -> Option<Finding> {
+    let pairs: Vec<&JudgedPair> = claim.pairs.iter().filter(|pair| pair.verdict == ClaimVerdict::Refuted).collect();
+    let ratios: Vec<f64> = pairs.iter().filter_map(|pair| pair.ratio).collect();
+    let (low, high) =
+        ratios.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), ratio| (low.min(*ratio), high.max(*ratio)));
+    (!pairs.is_empty()).then(|| Finding {
+        kind: Kind::ClaimRefuted,
+        severity: if claim.gate { Severity::High } else { Severity::Medium },
+        sentence: if pairs.len() == 1 {
+            format!("“{}” does not hold here: measured {} ×, claimed {}", claim.text, number(low), claim.asserts)
+        } else {
+            format!(
+                "“{}” does not hold here: measured {}…{} × over {}, claimed {}",
+                claim.text,
+                number(low),
+                number(high),
+                count(pairs.len(), "pair"),
+                claim.asserts
+            )
+        },
+        evidence: pairs.iter().map(|pair| line(claim, pair)).collect(),
+        next_step: format!("see where the time goes: `stepwatch explain RUN '{}' '{}'`", pairs[0].of, pairs[0].over),
+        cells: cells(&pairs),
+    })
+}
+
+fn unequal(claim: &JudgedClaim) -> Option<Finding> {
+    let pairs: Vec<&JudgedPair> =
+        claim.pairs.iter().filter(|pair| pair.why.starts_with(crate::claims::UNEQUAL)).collect();
+    (!pairs.is_empty()).then(|| Finding {
+        kind: Kind::UnequalComparison,
+        severity: Severity::High,
+        sentence: format!("“{}” compares cells that differ in more than it names", claim.text),
+        evidence: pairs.iter().map(|pair| format!("{} over {}: {}", pair.of, pair.over, pair.why)).collect(),
+        next_step: "measure a twin that is equal in all else, or name the difference in the claim".to_owned(),
+        cells: cells(&pairs),
+    })
+}
+
+fn line(claim: &JudgedClaim, pair: &JudgedPair) -> String {
+    format!("{} over {}, {}: {}", pair.of, pair.over, claim.metric, pair.why)
+}
+
+fn cells(pairs: &[&JudgedPair]) -> Vec<stepwatch_record::CellId> {
+    pairs.iter().flat_map(|pair| [pair.of.clone(), pair.over.clone()]).collect()
+}

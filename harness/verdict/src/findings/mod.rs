@@ -1,0 +1,39 @@
+//! Findings: conclusions with their evidence and a next step. One file per family; this one gathers and ranks them.
+
+mod claims;
+mod machine;
+mod plan;
+mod precision;
+mod rounds;
+
+use stepwatch_record::comparison::{Change, JudgedClaim};
+use stepwatch_record::finding::Finding;
+
+use crate::compare::Comparison;
+
+/// All findings of a run with those made elsewhere, the most severe first; among equals in the order of the families.
+#[must_use]
+pub fn all(
+    comparison: &Comparison<'_>,
+    changes: &[Change],
+    claims: &[JudgedClaim],
+    extra: Vec<Finding>,
+) -> Vec<Finding> {
+    let run = comparison.run;
+    let mut findings = claims::findings(claims);
+    findings.extend(precision::emulated(run));
+    findings.extend(precision::fp8_slower(run, comparison.summary));
+    findings.extend(plan::algorithm_changed(comparison, changes));
+    findings.extend(plan::not_applied(run));
+    findings.extend(machine::throttled(run));
+    findings.extend(machine::two_library_versions(run));
+    findings.extend(rounds::not_steady(run));
+    findings.extend(rounds::noisy(run, comparison.summary));
+    for finding in extra {
+        if !findings.iter().any(|known| known.kind == finding.kind && known.sentence == finding.sentence) {
+            findings.push(finding);
+        }
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}

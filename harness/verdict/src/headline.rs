@@ -1,0 +1,159 @@
+//! The verdict of a run in one sentence: the worst first, with its numbers.
+
+use stepwatch_record::CellId;
+use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
+
+use crate::claims::emulated;
+use crate::compare::Comparison;
+use crate::wording::{change, change_range, count, percent};
+
+/// One sentence without a full stop.
+pub(crate) fn headline(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim]) -> String {
+    let total = comparison.summary.cells.len();
+    if total == 0 && changes.is_empty() {
+        return "no cells were planned".to_owned();
+    }
+    bad(comparison, changes, claims, total).unwrap_or_else(|| {
+        if comparison.given.is_empty() {
+            first_run(comparison, claims, total)
+        } else {
+            compared(comparison, changes, total)
+        }
+    })
+}
+
+/// What makes the exit code 4, 5 or 3, in that order.
+fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], total: usize) -> Option<String> {
+    let wrong: Vec<&Change> = changes.iter().filter(|change| change.verdict == Verdict::NumbersWrong).collect();
+    if let Some(first) = wrong.first() {
+        return Some(format!(
+            "the numbers of {} are wrong: {}: {}",
+            of(cells(&wrong).len(), total),
+            first.cell.readable(),
+            first.why
+        ));
+    }
+    let regressed = gated(changes, Verdict::Regressed);
+    if let Some(worst) = regressed.iter().max_by(|a, b| size(a).total_cmp(&size(b))) {
+        let mut text = format!("{} regressed: {}", of(cells(&regressed).len(), total), told(worst));
+        if cells(&regressed).len() > 1 {
+            text = text.replacen(" regressed: ", " regressed, most of all ", 1);
+        }
+        return Some(text);
+    }
+    if let Some(claim) = claims.iter().find(|claim| claim.gate && claim.verdict == ClaimVerdict::Refuted) {
+        return Some(format!("a claim that gates is refuted: “{}”{}", claim.text, measured(claim)));
+    }
+    let lost: Vec<&Change> = changes
+        .iter()
+        .filter(|change| change.gated && matches!(change.verdict, Verdict::Failed | Verdict::Missing))
+        .collect();
+    let first = lost.first()?;
+    let planned = total + changes.iter().filter(|change| change.reason == "not-planned").count();
+    let word =
+        if lost.iter().all(|change| change.verdict == Verdict::Missing) { "missing" } else { "failed or missing" };
+    let word = if lost.iter().all(|change| change.verdict == Verdict::Failed) { "failed" } else { word };
+    let verb = if cells(&lost).len() == 1 { "is" } else { "are" };
+    let verb = if word == "failed" { String::new() } else { format!("{verb} ") };
+    let rest = if comparison.given.is_empty() { "" } else { "; no regression in the others" };
+    Some(format!("{} {verb}{word}: {}: {}{rest}", of(cells(&lost).len(), planned), first.cell.readable(), first.why))
+}
+
+/// A run without a reference: what it showed by itself, and what to do next.
+fn first_run(comparison: &Comparison<'_>, claims: &[JudgedClaim], total: usize) -> String {
+    let mut parts = vec![format!("{} measured", count(total, "cell"))];
+    let of_verdict = |verdict| claims.iter().filter(|claim| claim.verdict == verdict).collect::<Vec<_>>();
+    let refuted = of_verdict(ClaimVerdict::Refuted);
+    if let [claim] = refuted[..] {
+        parts.push(format!("“{}” is refuted{}", claim.text, measured(claim)));
+    } else if !refuted.is_empty() {
+        parts.push(format!("{} refuted", count(refuted.len(), "claim")));
+    }
+    let confirmed = of_verdict(ClaimVerdict::Confirmed).len();
+    if confirmed > 0 {
+        parts.push(format!("{} confirmed", count(confirmed, "claim")));
+    }
+    if comparison.summary.cells.iter().any(|cell| emulated(comparison.run, &cell.cell.id)) {
+        parts.push("FP8 is emulated on this CPU, so no speed claim is drawn".to_owned());
+    }
+    parts.push("no reference yet: accept this run with `stepwatch baseline accept`".to_owned());
+    parts.join("; ")
+}
+
+/// A run that was compared and has nothing red.
+fn compared(comparison: &Comparison<'_>, changes: &[Change], total: usize) -> String {
+    let of_verdict = |verdict| cells(&gated(changes, verdict)).len();
+    let incomparable = of_verdict(Verdict::Incomparable);
+    if incomparable > 0 && incomparable == total {
+        return format!("not compared: {}", comparison.obstacles.join("; "));
+    }
+    let unchanged = of_verdict(Verdict::Unchanged);
+    let blind: Vec<&Change> = changes.iter().filter(|change| change.gated && change.blind).collect();
+    if !blind.is_empty() {
+        let detect = percent(comparison.run.manifest.policy.detect);
+        return format!(
+            "no regression was seen, but {} could not have shown one of {detect}: measure more rounds or accept more runs",
+            of(cells(&blind).len(), total)
+        );
+    }
+    let others = [Verdict::Improved, Verdict::Undecided, Verdict::Incomparable, Verdict::New, Verdict::Skipped];
+    let mut parts: Vec<String> = others
+        .into_iter()
+        .filter(|verdict| of_verdict(*verdict) > 0)
+        .map(|verdict| format!("{} {}", of_verdict(verdict), verdict.word()))
+        .collect();
+    if parts.is_empty() {
+        return if total == 1 { "the cell is unchanged".to_owned() } else { format!("all {total} cells unchanged") };
+    }
+    let improved = gated(changes, Verdict::Improved);
+    if let Some(best) = improved.iter().max_by(|a, b| size(a).total_cmp(&size(b))) {
+        parts[0] = format!("{} improved: {}", of(cells(&improved).len(), total), told(best));
+    }
+    // A cell whose metrics differ in verdict is named under each; only whole cells are called unchanged.
+    let other_cells: Vec<&Change> = changes.iter().filter(|c| c.gated && others.contains(&c.verdict)).collect();
+    let wholly = total.saturating_sub(cells(&other_cells).len()).min(unchanged);
+    if wholly > 0 {
+        parts.push(format!("{wholly} unchanged"));
+    }
+    format!("no regression: {}", parts.join(", "))
+}
+
+fn gated(changes: &[Change], verdict: Verdict) -> Vec<&Change> {
+    changes.iter().filter(|change| change.gated && change.verdict == verdict).collect()
+}
+
+/// The distinct cells of some changes, in order.
+fn cells<'change>(changes: &[&'change Change]) -> Vec<&'change CellId> {
+    let mut ids: Vec<&CellId> = Vec::new();
+    for change in changes {
+        if !ids.contains(&&change.cell) {
+            ids.push(&change.cell);
+        }
+    }
+    ids
+}
+
+fn of(part: usize, total: usize) -> String {
+    format!("{part} of {}", count(total, "cell"))
+}
+
+fn size(change: &Change) -> f64 {
+    change.effect.map_or(0.0, f64::abs)
+}
+
+/// `X is 2.3 % slower (1.9…2.7 %)`; `X takes 5.0 % more peak memory (…)`.
+fn told(shift: &Change) -> String {
+    let (effect, low, high) = (shift.effect.unwrap_or(0.0), shift.low.unwrap_or(0.0), shift.high.unwrap_or(0.0));
+    let words = change(&shift.metric, effect);
+    let verb = if words.ends_with("slower") || words.ends_with("faster") { "is" } else { "has" };
+    format!("{} {verb} {words} ({})", shift.cell.readable(), change_range(effect, low, high))
+}
+
+/// `, measured 1.18 × instead of ≥ 1.7 ×` for a claim with one refuted pair; the first where there are several.
+fn measured(claim: &JudgedClaim) -> String {
+    let pair = claim.pairs.iter().find(|pair| pair.verdict == ClaimVerdict::Refuted);
+    let ratio = pair.and_then(|pair| pair.ratio);
+    ratio.map_or_else(String::new, |ratio| {
+        format!(", measured {} × where it says {}", crate::wording::number(ratio), claim.asserts)
+    })
+}

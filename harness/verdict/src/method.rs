@@ -1,0 +1,73 @@
+//! How a run was judged, in a few lines for its reader. Each line says what was really done with this run.
+
+use stepwatch_record::run::Run;
+
+use crate::compare::Comparison;
+use crate::compare::POWER;
+use crate::figures::CONFIDENCE;
+use crate::wording::{count, percent};
+
+/// The method of a run's figures and comparison.
+#[must_use]
+pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
+    let policy = &run.manifest.policy;
+    let mut lines = vec![
+        "The observation is the round (one worker process), not the step: steps of one process are not independent. Each \
+         round gives one value per metric; tokens per second are tokens over the mean measured step."
+            .to_owned(),
+        format!(
+            "Estimates are geometric means over rounds with Student's t intervals on the log scale ({}).",
+            percent(CONFIDENCE)
+        ),
+        "The spread between rounds is moderated over the cells (Smyth 2004): cells that scatter alike share one pooled \
+         variance, cells that scatter unlike rely on their own, and a cell far noisier than the others stands alone."
+            .to_owned(),
+    ];
+    if !run.manifest.claims.is_empty() {
+        let pairs: usize = run.manifest.claims.iter().map(|claim| claim.pairs.len()).sum();
+        lines.push(format!(
+            "Claims are judged by the interval of the ratio of two cells; the intervals of {} hold at once at {}.",
+            count(pairs, "pair"),
+            percent(1.0 - policy.false_alarms)
+        ));
+    }
+    if comparison.usable.is_empty() {
+        lines.push(if comparison.given.is_empty() {
+            "No reference: nothing was compared over time.".to_owned()
+        } else {
+            "No reference run may be compared with: nothing was judged over time.".to_owned()
+        });
+        return lines;
+    }
+    lines.push(if comparison.usable.len() == 1 {
+        "One reference run: how runs of the same code differ from one another is not known and is in no interval, so a \
+         difference between two nights of the machine can look like a change. Accept more runs to include it."
+            .to_owned()
+    } else {
+        format!(
+            "{} reference runs: how they differ among themselves, together and cell by cell, widens every interval.",
+            comparison.usable.len()
+        )
+    });
+    lines.push(format!(
+        "Intervals are adjusted for {} (Bonferroni, {} each), so that the chance of any false regression in the whole run is \
+         at most {}.",
+        count(comparison.family(), "gated comparison"),
+        fine_percent(comparison.confidence()),
+        percent(policy.false_alarms)
+    ));
+    lines.push(format!(
+        "Regressed: the interval excludes no change and the estimate passes {}. Unchanged: the whole interval within ± {}. \
+         Blind: a worsening of {} would be found with a probability under {}.",
+        percent(policy.margin),
+        percent(policy.equal_within),
+        percent(policy.detect),
+        percent(POWER)
+    ));
+    lines
+}
+
+/// A confidence near 1 with enough digits to tell it from 1: `99.958 %`.
+fn fine_percent(share: f64) -> String {
+    format!("{:.3} %", share * 100.0)
+}

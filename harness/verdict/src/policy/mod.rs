@@ -1,0 +1,3 @@
+//! What conclusions lead to. Policy as data is the scenario's; here is what is done with it.
+
+pub mod exit;

@@ -1,0 +1,11 @@
+//! Pure statistics: slices of numbers in, estimates out. Nothing here may know what a cell, a round or a metric is.
+
+mod describe;
+mod moderate;
+mod runs;
+mod student;
+
+pub use describe::{log_mean, logs, mad, mean, median, quantile, sd};
+pub use moderate::{Group, Spread, moderate};
+pub use runs::between_runs;
+pub use student::{interval, normal_quantile, t_quantile, welch_df};

@@ -1,0 +1,86 @@
+//! Spread between repeats of a whole experiment, when each repeat gives one mean per series: what all series share in a
+//! repeat, and what is each series' own.
+
+use super::moderate::{Group, Spread, moderate};
+
+/// Fewest series for which a shift common to all can be told from the series' own scatter.
+const FEWEST_SERIES: usize = 3;
+
+/// Variance of a series' mean from one repeat to the next, for each series; `means[series][repeat]`.
+///
+/// Series with as many repeats as the longest are taken apart into the shift that all share in a repeat (the machine had a
+/// slow night) and a scatter of their own, moderated over the series; the two variances are added, and so are their degrees of
+/// freedom by Satterthwaite's formula. Without that, twenty series that move together would count as twenty observations.
+/// Other series, and fewer than three, use their own scatter. `None` with fewer than two repeats.
+#[must_use]
+pub fn between_runs(means: &[Vec<f64>], floor: f64) -> Vec<Option<Spread>> {
+    let longest = means.iter().map(Vec::len).max().unwrap_or(0);
+    let centred: Vec<Vec<f64>> = means.iter().map(|series| centre(series)).collect();
+    let complete: Vec<usize> = (0..means.len()).filter(|&i| means[i].len() == longest).collect();
+    let own = |series: &Vec<f64>| {
+        let df = series.len() as f64 - 1.0;
+        let variance = series.iter().map(|value| value * value).sum::<f64>() / df;
+        (df > 0.0).then_some(Spread { variance: variance.max(floor), df, alone: true })
+    };
+    let mut spreads: Vec<Option<Spread>> = centred.iter().map(own).collect();
+    if longest < 2 || complete.len() < FEWEST_SERIES {
+        return spreads;
+    }
+    let repeats = longest as f64 - 1.0;
+    let share = 1.0 - 1.0 / complete.len() as f64;
+    let shift: Vec<f64> = (0..longest)
+        .map(|run| complete.iter().map(|&i| centred[i][run]).sum::<f64>() / complete.len() as f64)
+        .collect();
+    let common = shift.iter().map(|value| value * value).sum::<f64>() / repeats;
+    let group = |&i: &usize| {
+        let squares: f64 = centred[i].iter().zip(&shift).map(|(value, shift)| (value - shift).powi(2)).sum();
+        Group { variance: squares / (repeats * share), df: repeats * share }
+    };
+    let scatter = moderate(&complete.iter().map(group).collect::<Vec<_>>(), floor);
+    for (&i, scatter) in complete.iter().zip(scatter) {
+        // `common` holds 1/C of the series' own variance already.
+        spreads[i] = scatter.and_then(|own| {
+            let parts = [(common, repeats), (own.variance * share, own.df)];
+            let df = super::student::welch_df(&parts)?;
+            Some(Spread { variance: common + own.variance * share, df, alone: own.alone })
+        });
+    }
+    spreads
+}
+
+fn centre(series: &[f64]) -> Vec<f64> {
+    let mean = series.iter().sum::<f64>() / series.len().max(1) as f64;
+    series.iter().map(|value| value - mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_that_move_together_are_one_observation() {
+        let night = [0.0, 0.03, -0.01, 0.02];
+        let means: Vec<Vec<f64>> = (0..20).map(|i| night.iter().map(|shift| f64::from(i) + shift).collect()).collect();
+        let spread = between_runs(&means, 1e-12)[0].unwrap();
+        assert!((spread.df - 3.0).abs() < 0.01, "{spread:?}");
+        assert!((spread.variance - 3.333_333e-4).abs() < 1e-8, "{spread:?}");
+    }
+
+    #[test]
+    fn series_that_move_each_on_its_own_add_up() {
+        // Each of the 16 sign patterns of 4 runs once: no common shift at all, equal scatter.
+        let means: Vec<Vec<f64>> = (0..16)
+            .map(|bits: u32| (0..4).map(|run| if bits >> run & 1 == 1 { 0.01 } else { -0.01 }).collect())
+            .filter(|series: &Vec<f64>| series.iter().sum::<f64>().abs() < 1e-12)
+            .collect();
+        let spread = between_runs(&means, 1e-12)[0].unwrap();
+        assert!(spread.df > 14.0, "{spread:?}");
+        assert!((spread.variance - 4e-4 / 3.0).abs() < 1e-9, "{spread:?}");
+    }
+
+    #[test]
+    fn one_run_says_nothing_of_the_next() {
+        assert_eq!(between_runs(&[vec![1.0], vec![2.0]], 0.0), vec![None, None]);
+        assert_eq!(between_runs(&[], 0.0), vec![]);
+    }
+}
