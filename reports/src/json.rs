@@ -1,1 +1,210 @@
-//! x
+//! The report as JSON, for programs: the same facts as every other export, raw numbers in the metrics' own units beside the
+//! texts that people read.
+//!
+//! # Schema (`"schema": "stepwatch-report/1"`; keys are only ever added)
+//!
+//! | key | holds |
+//! |---|---|
+//! | `schema` | `stepwatch-report/1` |
+//! | `run`, `scenario`, `title`, `started`, `backend`, `device`, `size` | what was run, where and when; texts |
+//! | `outcome` | `headline`, `tone`, `exit_code`, `exit` (its meaning) |
+//! | `counts[]` | `verdict`, `cells`; `missing` and `blind` always among them |
+//! | `emulated` | why no speed conclusion is drawn, or `null` |
+//! | `reference` | `sentence`, `runs[]`, `differences[]`, `accept` (a command, empty if there is a reference) |
+//! | `next_steps[]` | `text`, `command` (may be empty) |
+//! | `metrics[]` | `name`, `unit`, `better` (words), `gated` |
+//! | `cells[]` | `id`, `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `command` |
+//! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples`, `text` |
+//! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |
+//! | `claims[]` | `text`, `metric`, `asserts`, `gate`, `verdict`, `pairs[]` of `of`, `over`, `verdict`, `ratio`, `low`, `high`, `why` |
+//! | `findings[]` | `kind`, `severity`, `sentence`, `evidence[]`, `next_step`, `cells[]` |
+//! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds` |
+//! | `trends[]` | `cell`, `metric`, `runs`, `newest`, `changes[]` of `run`, `effect` |
+//! | `provenance` | `machines[]` (facts, libraries), `build`, `settings` (name → text), `notes[]`, `damage[]`, `method[]`, `command` |
+//!
+//! A number that is not finite is `null`.
+
+use serde_json::{Map, Value, json};
+
+use crate::ReportError;
+use crate::chart::trend::TrendView;
+use crate::chart::waterfall::WaterfallView;
+use crate::view::View;
+use crate::view::cell::{CellView, Fact};
+use crate::view::change::{ChangeView, ClaimView, FindingView, Link};
+
+/// The report as indented JSON; the schema is in this module's documentation.
+///
+/// # Errors
+/// [`ReportError::Json`] if the writer fails, which no input makes it do.
+pub fn render(view: &View) -> Result<String, ReportError> {
+    let mut text = serde_json::to_string_pretty(&value(view))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// The report as a JSON value.
+pub(crate) fn value(view: &View) -> Value {
+    let each = |items: Vec<Value>| Value::Array(items);
+    json!({
+        "schema": "stepwatch-report/1",
+        "run": view.run,
+        "scenario": view.scenario,
+        "title": view.title,
+        "started": view.started,
+        "backend": view.backend,
+        "device": view.device,
+        "size": view.size,
+        "outcome": {
+            "headline": view.outcome.headline,
+            "tone": view.outcome.tone,
+            "exit_code": view.outcome.exit_code,
+            "exit": view.outcome.exit,
+        },
+        "counts": each(view.counts.iter().map(|c| json!({"verdict": c.mark.word, "cells": c.cells})).collect()),
+        "emulated": view.emulated,
+        "reference": view.reference,
+        "next_steps": view.next_steps,
+        "metrics": each(view.columns.iter().map(|c| json!({"name": c.name, "unit": c.unit, "better": c.better, "gated": c.gated})).collect()),
+        "cells": each(view.cells.iter().map(|c| cell(view, c)).collect()),
+        "changes": each(view.changes.iter().map(change).collect()),
+        "claims": each(view.claims.iter().map(claim).collect()),
+        "findings": each(view.findings.iter().map(finding).collect()),
+        "waterfalls": each(view.waterfalls.iter().map(waterfall).collect()),
+        "trends": each(view.trends.iter().map(trend).collect()),
+        "provenance": provenance(view),
+    })
+}
+
+fn facts(facts: &[Fact]) -> Value {
+    Value::Object(facts.iter().map(|fact| (fact.name.clone(), Value::from(fact.value.as_str()))).collect::<Map<_, _>>())
+}
+
+fn ids(links: &[Link]) -> Vec<&str> {
+    links.iter().map(|link| link.cell.as_str()).collect()
+}
+
+fn cell(view: &View, cell: &CellView) -> Value {
+    let figures = cell.figures.iter().map(|figure| {
+        json!({
+            "metric": view.columns[figure.column].name,
+            "point": figure.point,
+            "low": figure.low,
+            "high": figure.high,
+            "confidence": figure.confidence,
+            "rounds": figure.rounds,
+            "samples": figure.samples,
+            "text": view.columns[figure.column].scale.with_unit(figure.point),
+        })
+    });
+    let plan = cell.plan.as_ref();
+    json!({
+        "id": cell.id,
+        "end": cell.end.mark.word,
+        "reason": cell.end.reason,
+        "verdict": cell.mark.word,
+        "blind": cell.blind,
+        "parameters": facts(&cell.parameters),
+        "figures": figures.collect::<Vec<_>>(),
+        "plan_hash": plan.map(|plan| plan.hash.as_str()),
+        "passes": plan.map_or(&[][..], |plan| &plan.passes),
+        "passes_skipped": plan.map_or_else(|| facts(&[]), |plan| facts(&plan.skipped)),
+        "numbers_ok": cell.verification.as_ref().map(|verification| verification.ok),
+        "command": cell.command,
+    })
+}
+
+fn change(change: &ChangeView) -> Value {
+    let raw = &change.raw;
+    json!({
+        "cell": change.cell,
+        "metric": change.metric,
+        "gated": change.gated,
+        "verdict": change.mark.word,
+        "reason": change.reason,
+        "why": change.why,
+        "effect": raw.effect,
+        "low": raw.low,
+        "high": raw.high,
+        "confidence": raw.confidence,
+        "detectable": raw.detectable,
+        "blind": change.blind,
+        "rounds_to_decide": change.rounds_to_decide,
+        "value": raw.value,
+        "reference_value": raw.reference_value,
+    })
+}
+
+fn claim(claim: &ClaimView) -> Value {
+    let pairs = claim.pairs.iter().map(|pair| {
+        let [ratio, low, high] = pair.numbers.map_or([None; 3], |numbers| numbers.map(Some));
+        json!({
+            "of": pair.of.cell,
+            "over": pair.over.cell,
+            "verdict": pair.mark.word,
+            "ratio": ratio,
+            "low": low,
+            "high": high,
+            "why": pair.why,
+        })
+    });
+    json!({
+        "text": claim.text,
+        "metric": claim.metric,
+        "asserts": claim.asserts,
+        "gate": claim.gate,
+        "verdict": claim.mark.word,
+        "pairs": pairs.collect::<Vec<_>>(),
+    })
+}
+
+fn finding(finding: &FindingView) -> Value {
+    json!({
+        "kind": finding.kind,
+        "severity": finding.severity.word,
+        "sentence": finding.sentence,
+        "evidence": finding.evidence,
+        "next_step": finding.next_step,
+        "cells": ids(&finding.cells),
+    })
+}
+
+fn waterfall(waterfall: &WaterfallView) -> Value {
+    let steps = waterfall.rows.iter().filter(|row| !row.total);
+    let step = |row: &crate::chart::waterfall::WaterfallRow| {
+        json!({"class": row.label, "from_seconds": row.seconds[0], "to_seconds": row.seconds[1]})
+    };
+    json!({
+        "from": waterfall.from.cell,
+        "to": waterfall.to.cell,
+        "steps": steps.map(step).collect::<Vec<_>>(),
+    })
+}
+
+fn trend(trend: &TrendView) -> Value {
+    let changes = trend.changes.iter().map(|change| json!({"run": change.run, "effect": change.relative}));
+    json!({
+        "cell": trend.cell.cell,
+        "metric": trend.metric,
+        "runs": trend.runs,
+        "newest": trend.newest,
+        "changes": changes.collect::<Vec<_>>(),
+    })
+}
+
+fn provenance(view: &View) -> Value {
+    let provenance = &view.provenance;
+    let machines = provenance.machines.iter().map(|machine| {
+        // Several GPUs share one name, so facts stay a list here.
+        json!({"facts": machine.facts, "libraries": machine.libraries})
+    });
+    json!({
+        "machines": machines.collect::<Vec<_>>(),
+        "build": facts(&provenance.build),
+        "settings": facts(&provenance.settings),
+        "notes": provenance.notes,
+        "damage": provenance.damage,
+        "method": provenance.method,
+        "command": provenance.command,
+    })
+}

@@ -1,1 +1,266 @@
-//! x
+//! The report as a pull-request comment: most important first, under 60 kB, and safe to post: what users wrote cannot
+//! open a tag, mention anybody or break a table.
+
+use std::fmt::Write as _;
+
+use crate::view::View;
+use crate::view::cell::CellView;
+use crate::view::change::{ChangeView, ClaimView, FindingView};
+use crate::view::mark::Tone;
+use crate::view::matrix::{Panel, Placed};
+
+/// The most that is written, bytes: what hosts accept in a comment, with room to spare.
+pub const LIMIT: usize = 60_000;
+/// Kept free for the line that says what was left out.
+const RESERVE: usize = 200;
+
+/// The report as GitHub-flavoured markdown, at most [`LIMIT`] bytes; what does not fit is left out from the end, and said.
+#[must_use]
+pub fn render(view: &View) -> String {
+    let mut page = Page { text: String::new(), left_out: 0 };
+    head(view, &mut page);
+    problems(view, &mut page);
+    matrix(view, &mut page);
+    claims(&view.claims, &mut page);
+    findings(&view.findings, &mut page);
+    next_steps(view, &mut page);
+    changes(view, &mut page);
+    foot(view, &mut page);
+    if page.left_out > 0 {
+        if page.text.matches("<details>").count() > page.text.matches("</details>").count() {
+            page.text.push_str("\n</details>\n");
+        }
+        let _ = writeln!(page.text, "\n_{} lines did not fit: see the HTML report._", page.left_out);
+    }
+    page.text
+}
+
+/// Lines up to the limit; once one did not fit, none after it is added, so that no table loses a row in its middle.
+struct Page {
+    text: String,
+    left_out: usize,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        if self.left_out > 0 || self.text.len() + line.len() + 1 > LIMIT - RESERVE {
+            self.left_out += usize::from(!line.is_empty());
+        } else {
+            self.text.push_str(line);
+            self.text.push('\n');
+        }
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.line("");
+        self.line(&format!("### {text}"));
+        self.line("");
+    }
+}
+
+/// Text as text: nothing in it is markup, a mention or a column.
+fn plain(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => result.push_str("&amp;"),
+            '<' => result.push_str("&lt;"),
+            '>' => result.push_str("&gt;"),
+            '@' => result.push_str("&#64;"),
+            '\\' | '`' | '*' | '[' | ']' | '|' | '#' | '~' => {
+                result.push('\\');
+                result.push(c);
+            }
+            c => result.push(c),
+        }
+    }
+    result
+}
+
+/// Text in a code span; a pipe would still end a table's column there, so it is written as its look-alike.
+fn code(text: &str) -> String {
+    format!("`{}`", text.replace('`', "'").replace('|', "¦"))
+}
+
+fn head(view: &View, page: &mut Page) {
+    page.line(&format!("## {} {}", view.outcome.glyph, plain(&view.outcome.headline)));
+    page.line("");
+    let counts: Vec<String> = view.counts.iter().map(|c| format!("{} {} {}", c.mark.glyph, c.cells, c.mark.word)).collect();
+    page.line(&format!("{} — exit {}: {}", counts.join(" · "), view.outcome.exit_code, view.outcome.exit));
+    if let Some(emulated) = &view.emulated {
+        page.line("");
+        page.line(&format!("> **CPU backend.** {}", plain(emulated)));
+    }
+    page.line("");
+    page.line(&format!(
+        "{} · {} · {} · {} · {}",
+        plain(&view.title),
+        plain(&view.device),
+        plain(&view.started),
+        view.size,
+        code(&view.run)
+    ));
+    page.line("");
+    page.line(&plain(&view.reference.sentence));
+    if !view.reference.differences.is_empty() {
+        page.line("");
+        page.line("Changed since the reference:");
+        page.line("");
+        for difference in &view.reference.differences {
+            page.line(&format!("- {}", plain(difference)));
+        }
+    }
+}
+
+/// What somebody must or should look at: cells that ended badly, then changes that are not calm.
+fn problems(view: &View, page: &mut Page) {
+    let ended = |cell: &&CellView| cell.end.mark.tone == Tone::Bad;
+    if view.cells.iter().any(|cell| ended(&cell)) {
+        page.heading("Cells without a good end");
+        page.line("| cell | end | reason |");
+        page.line("|---|---|---|");
+        for cell in view.cells.iter().filter(ended) {
+            let end = &cell.end;
+            page.line(&format!("| {} | {} {} | {} |", code(&cell.id), end.mark.glyph, end.mark.word, plain(&end.reason)));
+        }
+    }
+    let loud = |change: &&ChangeView| change.mark.tone <= Tone::Good || change.blind;
+    if view.changes.iter().any(|change| loud(&change)) {
+        page.heading("Changes");
+        change_rows(view.changes.iter().filter(loud), page);
+    }
+}
+
+fn change_rows<'a>(changes: impl Iterator<Item = &'a ChangeView>, page: &mut Page) {
+    page.line("| verdict | cell | metric | change | interval | could see | why |");
+    page.line("|---|---|---|--:|--:|--:|---|");
+    for change in changes {
+        let blind = if change.blind { " ◌ blind" } else { "" };
+        let gated = if change.gated { "" } else { " (informs)" };
+        page.line(&format!(
+            "| {} {}{blind} | {} | {}{gated} | {} | {} | {} | {} |",
+            change.mark.glyph,
+            change.mark.word,
+            code(&change.cell),
+            plain(&change.metric),
+            change.effect,
+            change.interval,
+            change.detectable,
+            plain(&change.why)
+        ));
+    }
+}
+
+fn matrix(view: &View, page: &mut Page) {
+    let Some(column) = view.matrix.metric.map(|index| &view.columns[index]) else { return };
+    let unit = if column.scale.unit.is_empty() { String::new() } else { format!(" ({})", plain(&column.scale.unit)) };
+    page.heading(&format!("Matrix: {}{unit}", plain(&column.label)));
+    let axis = |index: Option<usize>| index.map_or("", |i| view.axes[i].name.as_str());
+    for panel in &view.matrix.panels {
+        if !panel.title.is_empty() {
+            page.line(&format!("**{}**", plain(&panel.title)));
+            page.line("");
+        }
+        panel_rows(panel, axis(view.matrix.rows), axis(view.matrix.columns), page);
+    }
+}
+
+fn panel_rows(panel: &Panel, rows: &str, columns: &str, page: &mut Page) {
+    let names: Vec<String> = panel.columns.iter().map(|name| plain(name)).collect();
+    let corner = if columns.is_empty() { plain(rows) } else { format!("{} \\ {}", plain(rows), plain(columns)) };
+    page.line(&format!("| {corner} | {} |", names.join(" | ")));
+    page.line(&format!("|---|{}", "--:|".repeat(names.len())));
+    let place = |placed: &Placed| {
+        let slot = &placed.slot;
+        let mark = slot.mark.map_or_else(String::new, |mark| format!(" {}", mark.glyph));
+        let change = if slot.change.is_empty() { String::new() } else { format!(" {}", slot.change) };
+        let blind = if slot.blind { " ◌" } else { "" };
+        format!("{}{mark}{change}{blind}", plain(&slot.text))
+    };
+    for row in &panel.rows {
+        let places: Vec<String> =
+            row.places.iter().map(|cells| cells.iter().map(place).collect::<Vec<_>>().join(", ")).collect();
+        page.line(&format!("| {} | {} |", plain(&row.label), places.join(" | ")));
+    }
+    page.line("");
+}
+
+fn claims(claims: &[ClaimView], page: &mut Page) {
+    if claims.is_empty() {
+        return;
+    }
+    page.heading("Claims");
+    for claim in claims {
+        let gate = if claim.gate { ", gates" } else { "" };
+        page.line(&format!(
+            "- {} **{}**: “{}” ({} {}{gate})",
+            claim.mark.glyph,
+            claim.mark.word,
+            plain(&claim.text),
+            plain(&claim.metric),
+            plain(&claim.asserts)
+        ));
+        for pair in &claim.pairs {
+            page.line(&format!(
+                "  - {} over {}: {} ({}) {}",
+                code(&pair.of.cell),
+                code(&pair.over.cell),
+                pair.ratio,
+                if pair.interval.is_empty() { "no interval" } else { &pair.interval },
+                plain(&pair.why)
+            ));
+        }
+    }
+}
+
+fn findings(findings: &[FindingView], page: &mut Page) {
+    if findings.is_empty() {
+        return;
+    }
+    page.heading("Findings");
+    for finding in findings {
+        page.line(&format!("- **{}** ({}, {})", plain(&finding.sentence), finding.kind, finding.severity.word));
+        for line in &finding.evidence {
+            page.line(&format!("  - {}", plain(line)));
+        }
+        if !finding.next_step.is_empty() {
+            page.line(&format!("  - → {}", plain(&finding.next_step)));
+        }
+    }
+}
+
+fn next_steps(view: &View, page: &mut Page) {
+    if view.next_steps.is_empty() {
+        return;
+    }
+    page.heading("What now");
+    for (number, step) in view.next_steps.iter().enumerate() {
+        let command = if step.command.is_empty() { String::new() } else { format!(" {}", code(&step.command)) };
+        page.line(&format!("{}. {}{command}", number + 1, plain(&step.text)));
+    }
+}
+
+fn changes(view: &View, page: &mut Page) {
+    let calm: Vec<&ChangeView> =
+        view.changes.iter().filter(|change| change.mark.tone > Tone::Good && !change.blind).collect();
+    if calm.is_empty() {
+        return;
+    }
+    page.line("");
+    page.line(&format!("<details><summary>{} calm comparisons</summary>", calm.len()));
+    page.line("");
+    change_rows(calm.into_iter(), page);
+    page.line("");
+    page.line("</details>");
+}
+
+fn foot(view: &View, page: &mut Page) {
+    page.line("");
+    for line in view.provenance.damage.iter().chain(&view.provenance.notes) {
+        page.line(&format!("- {}", plain(line)));
+    }
+    let build: Vec<String> =
+        view.provenance.build.iter().map(|fact| format!("{} {}", plain(&fact.name), code(&fact.value))).collect();
+    page.line("");
+    page.line(&format!("{} · {}", build.join(" · "), view.provenance.rounds));
+}
