@@ -222,7 +222,7 @@ pub struct RunManifest {
 }
 
 /// What a run was asked for beyond its scenario.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Asked {
     /// `--filter`, as given.
     #[serde(default)]
@@ -239,6 +239,10 @@ pub struct Asked {
     /// Which part of a sweep over several machines this is: not judged until merged.
     #[serde(default)]
     pub shard: Option<Shard>,
+    /// What is wrong with the question itself, found while planning (a size label that does not fit): part of every
+    /// conclusion that is drawn of the run.
+    #[serde(default)]
+    pub findings: Vec<crate::finding::Finding>,
 }
 
 /// One part of a sweep that is run in several places.
