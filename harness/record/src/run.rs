@@ -189,7 +189,7 @@ pub struct RunManifest {
     pub scenario_text: String,
     /// When the run began, RFC 3339, UTC.
     pub started: String,
-    /// `cpu`, `cuda` or `null` (scripted times, for tests).
+    /// `cpu`, `cuda` or `null` (scripted times, for tests) runs the built-in cells; `command` where there are none.
     pub backend: String,
     /// Seeds weights, tokens and the order of rounds.
     pub seed: u64,

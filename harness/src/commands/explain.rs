@@ -1,16 +1,246 @@
-//! `stepwatch explain`: being built.
+//! `stepwatch explain`: one cell of a stored run in words and numbers: why its verdicts are what they are, or how it
+//! differs from another cell.
 
-use super::CommandError;
+use std::fmt::Write;
+
+use stepwatch_record::figure::CellFigures;
+use stepwatch_record::run::Better;
+use stepwatch_record::{Cell, CellId, Run};
+
+use super::{CommandError, Places, emit};
 use crate::exit::Exit;
+use crate::judgement::{Against, Judgement};
+use crate::store;
 
-/// Being built.
+/// Says why a cell got its verdict; with OTHER, how two cells of the run differ.
 #[derive(Debug, clap::Args)]
-pub struct Explain {}
+pub struct Explain {
+    /// The run: a folder, an id, `latest` or `prev`.
+    run: String,
+    /// The cell: its id, or as much of it as names one cell.
+    cell: String,
+    /// Another cell of the same run.
+    other: Option<String>,
+    /// Compare with this run instead of the accepted baseline.
+    #[arg(long, value_name = "RUN")]
+    baseline: Option<String>,
+    #[command(flatten)]
+    places: Places,
+}
 
-/// Being built.
+/// Explains.
 ///
 /// # Errors
-/// Always, for now.
-pub fn run(_args: &Explain) -> Result<Exit, CommandError> {
-    Err(CommandError::new(Exit::Bug, "not built yet"))
+/// When the run cannot be read, or a name fits no cell or several.
+pub fn run(args: &Explain) -> Result<Exit, CommandError> {
+    let folder = store::find(&args.run, &args.places.out).map_err(CommandError::usage)?;
+    let against = match &args.baseline {
+        Some(name) => super::compare::named(name, &args.places.out)?,
+        None => Against::Accepted(args.places.baselines.clone()),
+    };
+    let judgement = Judgement::new(super::load(&folder)?, &against)?;
+    let cell = find_cell(&judgement.run, &args.cell)?;
+    let text = match &args.other {
+        None => one(&judgement, cell),
+        Some(other) => two(&judgement, cell, find_cell(&judgement.run, other)?),
+    };
+    emit(&text)?;
+    Ok(Exit::Good)
+}
+
+/// The cell that a user means: by its id, its readable part, or any part of it that only one cell has.
+fn find_cell<'a>(run: &'a Run, name: &str) -> Result<&'a Cell, CommandError> {
+    let cells = &run.manifest.cells;
+    let exact: Vec<&Cell> = cells.iter().filter(|cell| cell.id.0 == name || cell.id.readable() == name).collect();
+    let fitting = if exact.is_empty() { cells.iter().filter(|cell| cell.id.0.contains(name)).collect() } else { exact };
+    match fitting.as_slice() {
+        [cell] => Ok(cell),
+        [] => Err(CommandError::usage(format!(
+            "{} has no cell `{}`; it has {}",
+            run.manifest.id,
+            super::one_line(name),
+            listed(cells.iter())
+        ))),
+        several => Err(CommandError::usage(format!(
+            "`{}` fits {} cells of {}: {}",
+            super::one_line(name),
+            several.len(),
+            run.manifest.id,
+            listed(several.iter().copied())
+        ))),
+    }
+}
+
+fn listed<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
+    let mut names: Vec<&str> = cells.map(|cell| cell.id.0.as_str()).collect();
+    let more = names.len().saturating_sub(5);
+    names.truncate(5);
+    if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
+}
+
+fn one(judgement: &Judgement, cell: &Cell) -> String {
+    let mut text = format!("{}\n", cell.id);
+    let _ = end_of(judgement, &cell.id, &mut text);
+    if let Some(figures) = judgement.summary.cell(&cell.id) {
+        let _ = figures_of(figures, &mut text);
+    }
+    let _ = changes_of(judgement, &cell.id, &mut text);
+    let _ = claims_of(judgement, &cell.id, &mut text);
+    let _ = findings_of(judgement, &[&cell.id], &mut text);
+    text
+}
+
+fn end_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
+    let run = &judgement.run;
+    let rounds = run.rounds.iter().filter(|round| &round.record.cell == cell);
+    match run.cell_end(cell) {
+        None => {
+            let recorded = rounds.count();
+            writeln!(text, "  missing: {recorded} of {} planned rounds have a record", run.manifest.rounds)
+        }
+        Some(end) => {
+            let reason = end.reason();
+            let colon = if reason.is_empty() { "" } else { ": " };
+            writeln!(text, "  {}{colon}{}", end.word(), super::one_line(&reason))?;
+            let prepared = run.prepared.iter().filter(|record| &record.cell == cell);
+            let bad = prepared.chain(rounds.map(|round| &round.record)).find(|record| !record.output_tail.is_empty());
+            let Some(bad) = bad else { return Ok(()) };
+            writeln!(text, "  its last output:")?;
+            bad.output_tail.iter().try_for_each(|line| writeln!(text, "    {}", super::one_line(line)))
+        }
+    }
+}
+
+fn figures_of(figures: &CellFigures, text: &mut String) -> std::fmt::Result {
+    for figure in &figures.figures {
+        let estimate = &figure.estimate;
+        writeln!(
+            text,
+            "  {} {} {} ({} to {} at {:.0} % confidence; {} rounds, {} samples, rounds differ by {:.2} %)",
+            figure.metric.name,
+            number(estimate.point),
+            figure.metric.unit,
+            number(estimate.low),
+            number(estimate.high),
+            estimate.confidence * 100.0,
+            estimate.rounds.len(),
+            estimate.samples,
+            estimate.round_sd_log * 100.0
+        )?;
+    }
+    Ok(())
+}
+
+fn changes_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
+    let changes: Vec<_> = judgement.conclusion.changes.iter().filter(|change| &change.cell == cell).collect();
+    if judgement.conclusion.reference.runs.is_empty() {
+        writeln!(text, "\nnot compared: there is no reference run")?;
+    }
+    for change in changes {
+        let gated = if change.gated { "gated" } else { "informs" };
+        writeln!(text, "\n{} ({gated}): {} [{}]", change.metric.name, change.verdict.word(), change.reason)?;
+        writeln!(text, "  {}", change.why)?;
+        if let (Some(effect), Some(low), Some(high)) = (change.effect, change.low, change.high) {
+            let confidence = change.confidence.unwrap_or(f64::NAN) * 100.0;
+            let [effect, low, high] = [effect, low, high].map(percent);
+            writeln!(text, "  change {effect}, interval {low} to {high} at {confidence:.2} % confidence")?;
+        }
+        if let Some(detectable) = change.detectable {
+            let blind = if change.blind { ": blind to what the policy asks for" } else { "" };
+            writeln!(text, "  could have seen a worsening of {}{blind}", percent(detectable).trim_start_matches('+'))?;
+        }
+        if let Some(rounds) = change.rounds_to_decide {
+            writeln!(text, "  about {rounds} rounds would decide")?;
+        }
+    }
+    Ok(())
+}
+
+fn claims_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
+    for claim in &judgement.conclusion.claims {
+        for pair in claim.pairs.iter().filter(|pair| &pair.of == cell || &pair.over == cell) {
+            let words = super::one_line(&claim.text);
+            writeln!(text, "\nclaim \"{words}\" ({} {}): {:?}", claim.metric, claim.asserts, pair.verdict)?;
+            writeln!(text, "  {} over {}: {}", pair.of, pair.over, pair.why)?;
+        }
+    }
+    Ok(())
+}
+
+fn findings_of(judgement: &Judgement, cells: &[&CellId], text: &mut String) -> std::fmt::Result {
+    for finding in judgement.conclusion.findings.iter().filter(|f| cells.iter().any(|cell| f.cells.contains(cell))) {
+        writeln!(text, "\nfinding: {}", finding.sentence)?;
+        finding.evidence.iter().try_for_each(|line| writeln!(text, "  {line}"))?;
+        if !finding.next_step.is_empty() {
+            writeln!(text, "  next: {}", finding.next_step)?;
+        }
+    }
+    Ok(())
+}
+
+/// Two cells side by side: what is set differently, what came out differently.
+fn two(judgement: &Judgement, from: &Cell, to: &Cell) -> String {
+    let mut text = format!("from {}\nto   {}\n\nsettings that differ\n", from.id, to.id);
+    let names: std::collections::BTreeSet<&String> = from.parameters.keys().chain(to.parameters.keys()).collect();
+    let shown = |cell: &Cell, name: &str| {
+        cell.parameters.get(name).map_or_else(|| "not set".to_owned(), |value| super::one_line(&value.to_string()))
+    };
+    for name in names {
+        let (a, b) = (shown(from, name), shown(to, name));
+        if a != b {
+            let _ = writeln!(text, "  {name}: {a} → {b}");
+        }
+    }
+    let _ = writeln!(text, "\nfigures");
+    let figures = |cell: &Cell| judgement.summary.cell(&cell.id);
+    if let (Some(from), Some(to)) = (figures(from), figures(to)) {
+        for a in &from.figures {
+            let Some(b) = to.figure(&a.metric.name) else { continue };
+            let change = b.estimate.point / a.estimate.point - 1.0;
+            let good = if (change > 0.0) == (a.metric.better == Better::Higher) { "better" } else { "worse" };
+            let good = if change == 0.0 { "equal" } else { good };
+            let _ = writeln!(
+                text,
+                "  {}: {} → {} {} ({}, {good})",
+                a.metric.name,
+                number(a.estimate.point),
+                number(b.estimate.point),
+                a.metric.unit,
+                percent(change)
+            );
+        }
+    }
+    let _ = waterfall_of(judgement, &from.id, &to.id, &mut text);
+    let _ = findings_of(judgement, &[&from.id, &to.id], &mut text);
+    text
+}
+
+fn waterfall_of(judgement: &Judgement, from: &CellId, to: &CellId, text: &mut String) -> std::fmt::Result {
+    let falls = &judgement.conclusion.waterfalls;
+    let Some(fall) = falls.iter().find(|fall| &fall.from == from && &fall.to == to) else { return Ok(()) };
+    writeln!(text, "\nwhere the time goes, seconds a step")?;
+    for step in &fall.steps {
+        let (a, b) = (number(step.from_seconds), number(step.to_seconds));
+        writeln!(text, "  {}: {a} → {b}", step.class)?;
+    }
+    Ok(())
+}
+
+/// Four significant digits; nothing is computed with what is shown.
+fn number(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let digits = 3 - value.abs().log10().floor() as i32;
+    if (0..=9).contains(&digits) {
+        format!("{value:.*}", usize::try_from(digits).unwrap_or(0))
+    } else if digits < 0 && value.abs() < 1e15 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:+.2} %", share * 100.0)
 }

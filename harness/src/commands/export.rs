@@ -1,16 +1,40 @@
-//! `stepwatch export`: being built.
+//! `stepwatch export`: the figures of a stored run as data.
 
-use super::CommandError;
+use super::{CommandError, Places, emit};
 use crate::exit::Exit;
+use crate::judgement::{Against, Judgement, unrendered};
+use crate::store;
 
-/// Being built.
+/// Writes a run's figures: one line per cell, parameters then figures.
 #[derive(Debug, clap::Args)]
-pub struct Export {}
+pub struct Export {
+    /// The run: a folder, an id, `latest` or `prev`.
+    run: String,
+    /// What is written to stdout.
+    #[arg(long, value_enum)]
+    format: Format,
+    #[command(flatten)]
+    places: Places,
+}
 
-/// Being built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Csv,
+    Json,
+}
+
+/// Writes them.
 ///
 /// # Errors
-/// Always, for now.
-pub fn run(_args: &Export) -> Result<Exit, CommandError> {
-    Err(CommandError::new(Exit::Bug, "not built yet"))
+/// When the run cannot be read.
+pub fn run(args: &Export) -> Result<Exit, CommandError> {
+    let folder = store::find(&args.run, &args.places.out).map_err(CommandError::usage)?;
+    let judgement = Judgement::new(super::load(&folder)?, &Against::Accepted(args.places.baselines.clone()))?;
+    let view = judgement.view();
+    let text = match args.format {
+        Format::Csv => stepwatch_reports::csv::render(&view),
+        Format::Json => stepwatch_reports::json::render(&view),
+    };
+    emit(&text.map_err(unrendered)?)?;
+    Ok(Exit::Good)
 }

@@ -2,7 +2,8 @@
 //!
 //! Data goes to stdout through [`emit`], talk to stderr. A command returns its exit; only `main` ends the process.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 
@@ -70,4 +71,41 @@ pub fn emit(text: &str) -> Result<(), CommandError> {
 /// Says one thing on stderr. If even that is closed there is nobody to tell.
 pub fn say(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Where runs and baselines lie.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Places {
+    /// Where run folders are.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub out: PathBuf,
+    /// Where accepted baselines are.
+    #[arg(long, value_name = "DIR", default_value = "baselines")]
+    pub baselines: PathBuf,
+}
+
+/// Reads a stored run and says what was wrong with its folder.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn load(folder: &Path) -> Result<stepwatch_record::Run, CommandError> {
+    let run = crate::store::load(folder).map_err(CommandError::usage)?;
+    for damage in &run.damage {
+        say(format_args!("warning: {}: {damage}", folder.display()));
+    }
+    Ok(run)
+}
+
+/// Whether stdout shows colours: a terminal that is not asked to do without (<https://no-color.org>).
+#[must_use]
+pub fn colored_stdout() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdout().is_terminal() && !refused && !dumb
+}
+
+/// A user's text on one line, without control characters that a terminal would obey.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

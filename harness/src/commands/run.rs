@@ -1,16 +1,266 @@
-//! `stepwatch run`: being built.
+//! `stepwatch run`: scenarios in, run folders, verdicts and reports out; or an interrupted run gone on with.
 
-use super::CommandError;
+use std::path::{Path, PathBuf};
+
+use stepwatch_record::run::{Asked, Run as StoredRun, RunManifest, Shard};
+
+use super::{CommandError, Places, emit, say};
 use crate::exit::Exit;
+use crate::judgement::{Against, Judgement, unwritable};
+use crate::ledger::{self, Request};
+use crate::progress::Progress;
+use crate::runner::{self, Stopped, Sweep, tree};
+use crate::scenario::{self, BackendChoice, LoadOptions, PlannedCell, Scenario, Work};
+use crate::store::{self, RunWriter};
+use crate::{device, interrupt};
 
-/// Being built.
+/// Runs every cell of a scenario, compares with the accepted baseline and writes the report.
 #[derive(Debug, clap::Args)]
-pub struct Run {}
+pub struct Run {
+    /// The scenario files.
+    #[arg(value_name = "SCENARIO", required_unless_present = "resume")]
+    scenarios: Vec<PathBuf>,
+    /// Only cells whose parameters match, such as 'precision=fp8-*,compile=full'.
+    #[arg(long, value_name = "FILTER")]
+    filter: Option<String>,
+    /// What runs the built-in step: auto, cuda or cpu; instead of the scenario's own.
+    #[arg(long, value_parser = parse_backend)]
+    backend: Option<BackendChoice>,
+    /// Worker processes of each cell, instead of the scenario's own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: Option<u32>,
+    /// Go on with a run that was interrupted.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["scenarios", "filter", "backend", "rounds", "shard", "seed"])]
+    resume: Option<String>,
+    /// Run only part I of N of the cells; `stepwatch merge` brings the parts together.
+    #[arg(long, value_name = "I/N", value_parser = ledger::parse_shard)]
+    shard: Option<Shard>,
+    /// Compare with this run instead of the accepted baseline.
+    #[arg(long, value_name = "RUN", conflicts_with = "no_compare")]
+    baseline: Option<String>,
+    /// Compare with nothing.
+    #[arg(long)]
+    no_compare: bool,
+    /// Measure where the time goes, in workers of their own after the rounds.
+    #[arg(long)]
+    profile: bool,
+    /// Seeds weights, tokens and the order of rounds.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Show failures only while running.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Keep the host's name in the clear.
+    #[arg(long)]
+    identify: bool,
+    #[command(flatten)]
+    places: Places,
+}
 
-/// Being built.
+/// A run about to be swept.
+struct Planned {
+    manifest: RunManifest,
+    cells: Vec<PlannedCell>,
+    measure: scenario::Measure,
+    folder: PathBuf,
+}
+
+/// Runs the scenarios, or goes on with a run.
 ///
 /// # Errors
-/// Always, for now.
-pub fn run(_args: &Run) -> Result<Exit, CommandError> {
-    Err(CommandError::new(Exit::Bug, "not built yet"))
+/// When a scenario, a named baseline or the run folder is wrong, or no device is usable.
+pub fn run(args: &Run) -> Result<Exit, CommandError> {
+    let against = against(args)?;
+    if let Some(name) = &args.resume {
+        return resume(args, name, &against);
+    }
+    // All scenarios are read before any runs: a typo in the last must not cost the time of the first.
+    let planned = args.scenarios.iter().map(|path| plan(args, path)).collect::<Result<Vec<_>, _>>()?;
+    begin_workers()?;
+    let mut exit = Exit::Good;
+    for planned in planned {
+        std::fs::create_dir_all(&planned.folder)
+            .map_err(|error| CommandError::usage(format!("{} cannot be created: {error}", planned.folder.display())))?;
+        let writer = RunWriter::create(&planned.folder, &planned.manifest).map_err(unwritable)?;
+        let ended = sweep(args, &planned, writer, None, &against)?;
+        exit = exit.worst(ended);
+        if matches!(ended, Exit::Interrupted | Exit::Terminated) {
+            break;
+        }
+    }
+    Ok(exit)
+}
+
+fn against(args: &Run) -> Result<Against, CommandError> {
+    match &args.baseline {
+        _ if args.no_compare => Ok(Against::Nothing),
+        Some(name) => super::compare::named(name, &args.places.out),
+        None => Ok(Against::Accepted(args.places.baselines.clone())),
+    }
+}
+
+fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
+    let asked = Asked {
+        filter: args.filter.clone(),
+        backend: args.backend.map(|backend| backend.name().to_owned()),
+        rounds: args.rounds,
+        profile: args.profile,
+        shard: args.shard,
+        findings: Vec::new(),
+    };
+    let scenario = load_scenario(path, &asked)?;
+    let backend = backend(&scenario)?;
+    let cells = ledger::part(scenario.cells.clone(), args.shard);
+    if cells.is_empty() {
+        return Err(CommandError::usage(format!(
+            "{} has {} cells: this part of the sweep is empty",
+            path.display(),
+            scenario.cells.len()
+        )));
+    }
+    let request = Request { backend, seed: args.seed, identify: args.identify, asked };
+    let manifest = ledger::new(&scenario, &cells, &request);
+    let folder = args.places.out.join(&scenario.name).join(&manifest.id);
+    Ok(Planned { manifest, cells, measure: scenario.measure, folder })
+}
+
+fn load_scenario(path: &Path, asked: &Asked) -> Result<Scenario, CommandError> {
+    let options = LoadOptions {
+        filter: asked.filter.as_deref(),
+        backend: asked.backend.as_deref().and_then(BackendChoice::from_name),
+        rounds: asked.rounds,
+        ..LoadOptions::default()
+    };
+    scenario::load(path, &options).map_err(CommandError::rendered)
+}
+
+/// What runs the built-in cells here; said on stderr where `auto` decided.
+fn backend(scenario: &Scenario) -> Result<String, CommandError> {
+    if !scenario.cells.iter().any(|planned| matches!(planned.work, Work::Builtin(_))) {
+        return Ok("command".to_owned());
+    }
+    Ok(match scenario.backend {
+        BackendChoice::Cpu => "cpu",
+        BackendChoice::Null if std::env::var_os("STEPWATCH_NULL").is_some() => "null",
+        BackendChoice::Null => return Err(CommandError::usage("the null backend only runs in stepwatch's own tests")),
+        BackendChoice::Cuda => device::cuda().map(|()| "cuda").map_err(|why| super::doctor::no_cuda(&why))?,
+        BackendChoice::Auto => match device::cuda() {
+            Ok(()) => "cuda",
+            Err(why) => {
+                say(format_args!("backend: cpu ({why})"));
+                "cpu"
+            }
+        },
+    }
+    .to_owned())
+}
+
+fn begin_workers() -> Result<(), CommandError> {
+    interrupt::listen().map_err(|error| CommandError::new(Exit::Bug, format!("signals cannot be handled: {error}")))?;
+    tree::adopt_orphans();
+    Ok(())
+}
+
+fn resume(args: &Run, name: &str, against: &Against) -> Result<Exit, CommandError> {
+    let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
+    let manifest = store::load_manifest(&folder).map_err(CommandError::usage)?;
+    let planned = replan(folder, manifest)?;
+    let (writer, torn) = RunWriter::reopen(&planned.folder).map_err(|error| match error {
+        store::StoreError::Full { .. } => unwritable(error),
+        other => CommandError::usage(other),
+    })?;
+    for torn in torn {
+        say(format_args!("warning: {}: {}", planned.folder.display(), torn.what));
+    }
+    let before = super::load(&planned.folder)?;
+    begin_workers()?;
+    sweep(args, &planned, writer, Some(&before), against)
+}
+
+/// Plans a stored run again from its scenario, which must not have changed.
+fn replan(folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandError> {
+    let obstacles = ledger::obstacles(&manifest);
+    if !obstacles.is_empty() {
+        return Err(CommandError::usage(format!(
+            "{} cannot be gone on with here, since its rounds would not be comparable: {}; start a new run",
+            manifest.id,
+            obstacles.join("; ")
+        )));
+    }
+    let path = PathBuf::from(&manifest.scenario_file);
+    let scenario = load_scenario(&path, &manifest.asked)?;
+    let same_cell =
+        |cell: &stepwatch_record::Cell| scenario.cells.iter().find(|planned| planned.cell == *cell).cloned();
+    let cells: Option<Vec<PlannedCell>> = manifest.cells.iter().map(same_cell).collect();
+    match cells {
+        Some(cells) if scenario.text == manifest.scenario_text && scenario.hash == manifest.scenario_hash => {
+            Ok(Planned { manifest, cells, measure: scenario.measure, folder })
+        }
+        _ => Err(CommandError::usage(format!(
+            "{} has changed since {} began: start a new run, or put the file back as it is in the run's {}",
+            path.display(),
+            manifest.id,
+            store::MANIFEST
+        ))),
+    }
+}
+
+/// Sweeps, then judges and shows what came of it.
+fn sweep(
+    args: &Run,
+    planned: &Planned,
+    mut writer: RunWriter,
+    before: Option<&StoredRun>,
+    against: &Against,
+) -> Result<Exit, CommandError> {
+    let manifest = &planned.manifest;
+    let mut progress = Progress::new(args.quiet);
+    let sweep = Sweep {
+        cells: &planned.cells,
+        measure: &planned.measure,
+        rounds: manifest.rounds,
+        seed: manifest.seed,
+        backend: &manifest.backend,
+        profile: manifest.asked.profile || args.profile,
+    };
+    let outcome = runner::run(&sweep, &mut writer, before, &mut progress);
+    progress.finish();
+    drop(writer);
+    let again = format!("go on with: stepwatch run --resume {}", quoted(&planned.folder));
+    match outcome {
+        Ok(()) => judge(planned, against),
+        Err(Stopped::Interrupted(exit)) => {
+            say(format_args!("interrupted: what was measured is kept; {again}"));
+            Ok(exit)
+        }
+        Err(Stopped::Store(error)) => Err(CommandError::new(Exit::CellsFailed, format!("{error}; {again}"))),
+    }
+}
+
+fn judge(planned: &Planned, against: &Against) -> Result<Exit, CommandError> {
+    let run = super::load(&planned.folder)?;
+    if let Some(shard) = planned.manifest.asked.shard {
+        say(format_args!("part {} of {} is measured; judge all parts with `stepwatch merge`", shard.index, shard.of));
+        emit(&format!("{}\n", planned.folder.display()))?;
+        let ends = || planned.manifest.cells.iter().map(|cell| run.cell_end(&cell.id));
+        let all = ends()
+            .all(|end| matches!(end, Some(stepwatch_record::End::Completed | stepwatch_record::End::Skipped { .. })));
+        return Ok(if all { Exit::Good } else { Exit::CellsFailed });
+    }
+    let judgement = Judgement::new(run, against)?;
+    let report = judgement.store(&planned.folder)?;
+    emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
+    emit(&format!("\nreport: {}\n", report.display()))?;
+    Ok(judgement.exit())
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-~+=:,@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+fn parse_backend(text: &str) -> Result<BackendChoice, String> {
+    BackendChoice::from_name(text).ok_or_else(|| format!("`{text}` is no backend: auto, cuda or cpu"))
 }

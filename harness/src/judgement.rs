@@ -1,0 +1,119 @@
+//! A run judged and shown: what it is compared with, its figures, what was concluded, and the files that hold both.
+//!
+//! The one place where records, verdict and reports meet. It computes nothing itself.
+
+use std::path::{Path, PathBuf};
+
+use stepwatch_record::comparison::Conclusion;
+use stepwatch_record::figure::Summary;
+use stepwatch_record::run::Run;
+use stepwatch_reports::view::View;
+
+use crate::baseline;
+use crate::commands::CommandError;
+use crate::exit::Exit;
+use crate::store::{self, CONCLUSION, REPORT, SUMMARY, StoreError};
+
+/// What a run is compared with.
+#[derive(Debug, Clone)]
+pub enum Against {
+    /// Nothing: its own figures and claims only.
+    Nothing,
+    /// The accepted runs of its scenario in this folder, if there are any.
+    Accepted(PathBuf),
+    /// One run that the user named.
+    Named {
+        /// As the user named it.
+        name: String,
+        /// Its folder.
+        folder: PathBuf,
+    },
+}
+
+/// A run with all that was concluded of it.
+#[derive(Debug)]
+pub struct Judgement {
+    /// The run.
+    pub run: Run,
+    /// Its figures.
+    pub summary: Summary,
+    /// What was concluded.
+    pub conclusion: Conclusion,
+}
+
+impl Judgement {
+    /// Judges a run.
+    ///
+    /// # Errors
+    /// When what it is to be compared with cannot be read, or it is a part of a sweep, which is judged once merged.
+    pub fn new(run: Run, against: &Against) -> Result<Self, CommandError> {
+        if let Some(shard) = run.manifest.asked.shard {
+            return Err(CommandError::usage(format!(
+                "{} is part {} of {} of a sweep and is not judged alone: bring the parts together with `stepwatch merge`",
+                run.manifest.id, shard.index, shard.of
+            )));
+        }
+        let (reference, origin) = reference(&run, against)?;
+        let summary = stepwatch_verdict::figures::summarise(&run);
+        let findings = run.manifest.asked.findings.clone();
+        let conclusion = stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings);
+        Ok(Self { run, summary, conclusion })
+    }
+
+    /// What the reports are made from.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(&self.run, &self.summary, &self.conclusion)
+    }
+
+    /// How a command that judged this run exits.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        Exit::from_code(self.conclusion.exit_code)
+    }
+
+    /// Stores figures, conclusion and report in the run's folder; says where the report is.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub fn store(&self, folder: &Path) -> Result<PathBuf, CommandError> {
+        let stored = || -> Result<(), StoreError> {
+            store::write_json(&folder.join(SUMMARY), &self.summary)?;
+            store::write_json(&folder.join(CONCLUSION), &self.conclusion)
+        };
+        stored().map_err(unwritable)?;
+        let report = folder.join(REPORT);
+        let html = stepwatch_reports::html::render(&self.view()).map_err(unrendered)?;
+        store::write_whole(&report, html.as_bytes()).map_err(unwritable)?;
+        Ok(report)
+    }
+}
+
+/// What was measured is safe, and what was asked for on top of it could not be stored.
+#[must_use]
+pub fn unwritable(error: StoreError) -> CommandError {
+    CommandError::new(Exit::CellsFailed, error)
+}
+
+/// A report that cannot be made of what we concluded ourselves is our fault.
+#[must_use]
+pub fn unrendered(error: stepwatch_reports::ReportError) -> CommandError {
+    CommandError::new(Exit::Bug, format!("the report cannot be made: {error}"))
+}
+
+fn reference(run: &Run, against: &Against) -> Result<(Vec<Summary>, String), CommandError> {
+    let manifest = &run.manifest;
+    match against {
+        Against::Nothing => Ok((Vec::new(), String::new())),
+        Against::Accepted(folder) => {
+            let runs = manifest.policy.reference_runs;
+            let accepted =
+                baseline::reference(folder, &manifest.scenario, runs, &manifest.id).map_err(CommandError::usage)?;
+            Ok((accepted.into_iter().map(|accepted| accepted.summary).collect(), "accepted baseline".to_owned()))
+        }
+        Against::Named { name, folder } => {
+            let other = store::load(folder).map_err(CommandError::usage)?;
+            Ok((vec![stepwatch_verdict::figures::summarise(&other)], name.clone()))
+        }
+    }
+}

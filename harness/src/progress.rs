@@ -1,0 +1,192 @@
+//! What a user sees while a sweep runs: one moving line on a terminal, one plain line per worker elsewhere, all on stderr.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use stepwatch_record::CellId;
+use stepwatch_record::run::{End, RoundRecord, Sample};
+
+/// The progress of one sweep.
+pub struct Progress {
+    how: How,
+    total: u64,
+    done: u64,
+    began: Instant,
+    cell: String,
+    doing: String,
+    rate: String,
+}
+
+enum How {
+    Quiet,
+    Lines,
+    Bar(ProgressBar),
+}
+
+impl Progress {
+    /// A bar on a terminal, lines elsewhere; failures only when `quiet`.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let how = if quiet {
+            How::Quiet
+        } else if io::stderr().is_terminal() && !dumb {
+            How::Bar(bar())
+        } else {
+            How::Lines
+        };
+        Self {
+            how,
+            total: 0,
+            done: 0,
+            began: Instant::now(),
+            cell: String::new(),
+            doing: String::new(),
+            rate: String::new(),
+        }
+    }
+
+    /// How many workers are to run: `prepare`, rounds, profiles.
+    pub fn begin(&mut self, counts: &[u64; 3]) {
+        self.total = counts.iter().sum();
+        self.began = Instant::now();
+        if let How::Bar(bar) = &self.how {
+            bar.set_length(self.total);
+        }
+    }
+
+    /// A worker starts.
+    pub fn start(&mut self, cell: &CellId, doing: &str) {
+        self.cell = cell.readable().to_owned();
+        doing.clone_into(&mut self.doing);
+        self.rate.clear();
+        if let How::Bar(bar) = &self.how {
+            bar.set_message(format!("{} · {doing}{}", self.cell, self.left()));
+        }
+    }
+
+    /// How far its round is.
+    pub fn steps(&mut self, warmup: u64, measured: u32, wanted: u32) {
+        if let How::Bar(bar) = &self.how {
+            let steps = if measured == 0 { format!("warm-up {warmup}") } else { format!("sample {measured}/{wanted}") };
+            bar.set_message(format!("{} · {} · {steps}{}", self.cell, self.doing, self.left()));
+        }
+    }
+
+    /// How fast the round was, to show with its end: display only, no figure is taken from here.
+    pub fn rate(&mut self, record: &RoundRecord, samples: &[Sample]) {
+        let times: Vec<u64> = samples.iter().filter(|sample| sample.measured).map(|sample| sample.gpu_ns).collect();
+        let total: u64 = times.iter().sum();
+        #[allow(clippy::cast_precision_loss)]
+        if total > 0 && record.tokens > 0 {
+            let rate = record.tokens as f64 * times.len() as f64 / (total as f64 / 1e9);
+            self.rate = format!(" · {} tokens/s", grouped(rate));
+        }
+    }
+
+    /// The worker ended.
+    pub fn end(&mut self, record: &RoundRecord) {
+        self.done += 1;
+        let line = match &record.end {
+            End::Completed => format!("{}{} · {:.1} s", record.end.word(), self.rate, record.wall_seconds),
+            end => format!("{}: {}", end.word(), end.reason()),
+        };
+        let line = format!("{} · {} · {line}", self.cell, self.doing);
+        let bad = record.end != End::Completed;
+        match &self.how {
+            How::Quiet if bad => plain(&line),
+            How::Quiet => {}
+            How::Lines => plain(&format!("[{}/{}] {line}{}", self.done, self.total, self.left())),
+            How::Bar(bar) => {
+                if bad {
+                    bar.suspend(|| plain(&line));
+                }
+                bar.set_position(self.done);
+            }
+        }
+        if let [.., last] = record.output_tail.as_slice()
+            && last.starts_with("stepwatch: ")
+        {
+            self.note(&format!("{} · {}", self.cell, last.trim_start_matches("stepwatch: ")));
+        }
+    }
+
+    /// A worker that need not run, for a reason told before.
+    pub fn pass_over(&mut self) {
+        self.done += 1;
+        if let How::Bar(bar) = &self.how {
+            bar.set_position(self.done);
+        }
+    }
+
+    /// Says something without breaking the bar.
+    pub fn note(&self, text: &str) {
+        match &self.how {
+            How::Bar(bar) => bar.suspend(|| plain(text)),
+            How::Lines | How::Quiet => plain(text),
+        }
+    }
+
+    /// Takes the moving line away.
+    pub fn finish(&self) {
+        if let How::Bar(bar) = &self.how {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// The time left by the mean of what was done, once there is something to go by.
+    fn left(&self) -> String {
+        if self.done == 0 || self.done >= self.total {
+            return String::new();
+        }
+        let elapsed = self.began.elapsed().as_secs_f64();
+        #[allow(clippy::cast_precision_loss)]
+        let seconds = elapsed / self.done as f64 * (self.total - self.done) as f64;
+        format!(" · {} left", HumanDuration(Duration::from_secs_f64(seconds)))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn plain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A number to three digits or more, thousands apart.
+fn grouped(number: f64) -> String {
+    if number < 1000.0 {
+        return format!("{number:.1}");
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(12.34, "12.3"), (999.0, "999.0"), (1234.0, "1 234"), (123_456_789.4, "123 456 789")] {
+            assert_eq!(super::grouped(number), text);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! One attempt: one worker from its start to the record of how it ended, with what it measured.
+//!
+//! Every way in which a worker can end becomes a value here. This file may not know which attempt comes next.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use stepwatch_record::message::{Mode, Ready, ToWorker};
+use stepwatch_record::plan::{Plan, Verification};
+use stepwatch_record::profile::OpClass;
+use stepwatch_record::run::{End, RoundRecord, Sample};
+use stepwatch_record::version::PROTOCOL;
+
+use super::conversation::{Conversation, Next};
+use super::launch;
+use super::output::Tail;
+use super::process::{Ended, Event, Process, Quiet, Stream};
+use super::scanner::Scanner;
+use crate::exit::Exit;
+use crate::measure::{Measured, Measurement};
+use crate::scenario::{CommandCell, Measure, PlannedCell, Work};
+
+/// How long a worker may take to exit once it said that it is over.
+const EXIT_GRACE: Duration = Duration::from_secs(10);
+/// How long a worker that closed its output may live on.
+const CLOSED_GRACE: Duration = Duration::from_secs(2);
+/// How long a worker may take to end after it was told to stop.
+const STOP_GRACE: Duration = Duration::from_secs(30);
+/// Steps that a worker may run ahead while our `stop` is on its way.
+const RUN_AHEAD: u64 = 4096;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// The cell.
+    pub planned: &'a PlannedCell,
+    /// What for.
+    pub mode: Mode,
+    /// Which round; none for `prepare` and `profile`.
+    pub round: Option<u32>,
+    /// Which attempt at it, from 0.
+    pub attempt: u32,
+    /// Seeds weights and tokens.
+    pub seed: u64,
+    /// What `prepare` settled.
+    pub plan: Option<&'a Plan>,
+    /// How it is measured.
+    pub measure: &'a Measure,
+    /// `cpu`, `cuda` or `null`.
+    pub backend: &'a str,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Attempted {
+    /// How it ended.
+    pub record: RoundRecord,
+    /// The samples, warm-up included.
+    pub samples: Vec<Sample>,
+    /// The plan it settled.
+    pub plan: Option<Plan>,
+    /// What it checked.
+    pub verification: Option<Verification>,
+    /// Its profile.
+    pub ops: Vec<OpClass>,
+}
+
+/// A signal asks the sweep to end; the worker was ended and nothing of it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interrupted(pub Exit);
+
+/// What the listening came to, before the process's own end is known.
+enum Heard {
+    /// It ended, or is to be ended, by its own words or for breaking the protocol.
+    Over,
+    /// It ran out of time.
+    TimedOut,
+    /// It stayed alive where it should have ended: why it failed.
+    Lingered(String),
+}
+
+/// Runs one worker.
+///
+/// # Errors
+/// [`Interrupted`] when a signal came; every other trouble is the end of the attempt.
+pub fn attempt(task: &Task<'_>, show: &mut dyn FnMut(u64, u32)) -> Result<Attempted, Interrupted> {
+    let started = crate::machine::now();
+    let began = Instant::now();
+    let mut attempted = match &task.planned.work {
+        Work::Builtin(_) => speak(task, launch::builtin(task), show)?,
+        Work::Command(cell) if cell.protocol => speak(task, launch::command(task, cell), show)?,
+        Work::Command(cell) => scan(task, cell, show)?,
+    };
+    attempted.record.started = started;
+    attempted.record.wall_seconds = began.elapsed().as_secs_f64();
+    Ok(attempted)
+}
+
+/// Runs a worker that speaks the protocol.
+fn speak(
+    task: &Task<'_>,
+    command: Result<Command, String>,
+    show: &mut dyn FnMut(u64, u32),
+) -> Result<Attempted, Interrupted> {
+    let process = match start(command, true) {
+        Ok(process) => process,
+        Err(message) => return Ok(unstarted(task, message)),
+    };
+    let mut conversation = match task.mode {
+        Mode::Measure => Conversation::measuring(Measurement::new(task.measure), task.measure.samples),
+        mode => Conversation::without_samples(mode),
+    };
+    process.send(first_line(task));
+    let mut tail = Tail::default();
+    let mut ready_after = None;
+    let heard = listen(task, &process, &mut conversation, &mut tail, &mut ready_after, show)?;
+    let alive = matches!(heard, Heard::TimedOut | Heard::Lingered(_)) || conversation.said.end.is_some();
+    let ended = process.end(|stream, line| match stream {
+        Stream::Out => {
+            conversation.line(&line, &mut tail);
+        }
+        Stream::Err => tail.push(&line),
+    });
+    let (said_end, said, measured) = conversation.close();
+    let end = match (heard, said_end) {
+        (Heard::TimedOut, _) => End::TimedOut { seconds: task.measure.timeout.as_secs_f64() },
+        (Heard::Lingered(message), None | Some(End::Completed)) => End::Failed { message },
+        (_, Some(end)) if end != End::Completed => end,
+        (_, said) => end_of_process(&ended, alive, said, &tail),
+    };
+    let mut attempted = account(task, end, measured, tail, &ended);
+    let ready = said.ready.unwrap_or_default();
+    attempted.record.setup_seconds = match (ready.setup_seconds, task.mode) {
+        (Some(seconds), _) => Some(seconds),
+        (None, Mode::Measure) => ready_after.map(|after: Duration| after.as_secs_f64()),
+        _ => None,
+    };
+    attempted.record.ready = (ready != Ready::default()).then_some(ready);
+    attempted.record.finished = said.finished;
+    attempted.plan = said.plan;
+    attempted.verification = said.verification;
+    attempted.ops = said.ops;
+    Ok(attempted)
+}
+
+fn listen(
+    task: &Task<'_>,
+    process: &Process,
+    conversation: &mut Conversation,
+    tail: &mut Tail,
+    ready_after: &mut Option<Duration>,
+    show: &mut dyn FnMut(u64, u32),
+) -> Result<Heard, Interrupted> {
+    let timeout = process.started + task.measure.timeout;
+    let mut deadline = timeout;
+    // What it means when `deadline` passes before the timeout.
+    let mut lingering = None;
+    loop {
+        let event = match process.next(deadline) {
+            Ok(event) => event,
+            Err(Quiet::Interrupted(exit)) => return Err(Interrupted(exit)),
+            Err(Quiet::Deadline) => {
+                return Ok(match lingering {
+                    Some(message) if deadline < timeout => Heard::Lingered(message),
+                    _ => Heard::TimedOut,
+                });
+            }
+        };
+        let (grace, why) = match event {
+            Event::Ended => return Ok(Heard::Over),
+            Event::Line(Stream::Err, line) => {
+                tail.push(&line);
+                continue;
+            }
+            Event::Closed if conversation.said.finished.is_some() => continue,
+            Event::Closed => (CLOSED_GRACE, "it closed its output without `finished` and stayed alive: it was killed"),
+            Event::Line(Stream::Out, line) => {
+                let next = conversation.line(&line, tail);
+                if conversation.said.ready.is_some() || conversation.progress() != (0, 0) {
+                    ready_after.get_or_insert_with(|| process.started.elapsed());
+                }
+                let (warmup, samples) = conversation.progress();
+                show(warmup, samples);
+                match next {
+                    Next::Listen => continue,
+                    Next::Broken => return Ok(Heard::Over),
+                    Next::Over => (EXIT_GRACE, "it said that it was over and stayed alive: it was killed"),
+                    Next::Send(message) => {
+                        process.send(line_of(&message));
+                        if message != ToWorker::Stop {
+                            continue;
+                        }
+                        (STOP_GRACE, "it did not end within 30 s of being told to stop: it was killed")
+                    }
+                }
+            }
+        };
+        deadline = timeout.min(Instant::now() + grace);
+        lingering = Some(why.to_owned());
+    }
+}
+
+/// Runs a command whose figures are read from its output.
+fn scan(task: &Task<'_>, cell: &CommandCell, show: &mut dyn FnMut(u64, u32)) -> Result<Attempted, Interrupted> {
+    let process = match start(launch::command(task, cell), false) {
+        Ok(process) => process,
+        Err(message) => return Ok(unstarted(task, message)),
+    };
+    let deadline = process.started + task.measure.timeout;
+    let mut scanner = Scanner::new(&cell.metrics);
+    let mut tail = Tail::default();
+    let mut first_figure = None;
+    let mut figures = 0;
+    let timed_out = loop {
+        match process.next(deadline) {
+            Ok(Event::Ended) => break false,
+            // It may go on without printing; its end or the timeout is still to come.
+            Ok(Event::Closed) => {}
+            Ok(Event::Line(_, line)) => {
+                tail.push(&line);
+                if scanner.line(&line) {
+                    first_figure.get_or_insert_with(|| process.started.elapsed());
+                    figures += 1;
+                    show(0, figures);
+                }
+            }
+            Err(Quiet::Interrupted(exit)) => return Err(Interrupted(exit)),
+            Err(Quiet::Deadline) => break true,
+        }
+    };
+    let ended = process.end(|_, line| {
+        tail.push(&line);
+        scanner.line(&line);
+    });
+    let (scanned, metrics) = scanner.close(&tail);
+    let end = if timed_out {
+        End::TimedOut { seconds: task.measure.timeout.as_secs_f64() }
+    } else {
+        match end_of_process(&ended, false, Some(End::Completed), &tail) {
+            End::Completed => scanned,
+            end => end,
+        }
+    };
+    let mut attempted = account(task, end, Measured { steady: true, metrics, ..Measured::default() }, tail, &ended);
+    let samples = attempted.record.metrics.values().map(Vec::len).max().unwrap_or(0);
+    attempted.record.samples = u32::try_from(samples).unwrap_or(u32::MAX);
+    attempted.record.setup_seconds = first_figure.map(|after: Duration| after.as_secs_f64());
+    Ok(attempted)
+}
+
+/// The end that a process's exit asks for, given what its words asked for.
+fn end_of_process(ended: &io::Result<Ended>, killed: bool, said: Option<End>, tail: &Tail) -> End {
+    use std::os::unix::process::ExitStatusExt;
+    let last =
+        || tail.last().map_or_else(|| "it printed nothing".to_owned(), |last| format!("its last line was `{last}`"));
+    let failed = |message: String| End::Failed { message };
+    let status = match ended {
+        Ok(ended) => ended.status,
+        Err(error) => return failed(format!("how it ended cannot be known: {error}")),
+    };
+    match (status.signal(), status.code(), said) {
+        (_, _, Some(end)) if killed => end,
+        (Some(signal), ..) => End::Crashed { signal },
+        (_, Some(0), Some(end)) => end,
+        (_, Some(0), None) => failed(format!("it exited without `finished`: {}", last())),
+        (_, code, _) => {
+            let code = code.unwrap_or(-1);
+            // Shells pass a signal on as 128 and its number.
+            let hint = if (129..=159).contains(&code) { format!(" (signal {})", code - 128) } else { String::new() };
+            failed(format!("it exited with status {code}{hint}: {}", last()))
+        }
+    }
+}
+
+fn account(task: &Task<'_>, end: End, measured: Measured, mut tail: Tail, ended: &io::Result<Ended>) -> Attempted {
+    if let Ok(Ended { left_behind: left @ 1.., .. }) = ended
+        && end == End::Completed
+    {
+        tail.push(&format!("stepwatch: {left} processes that it left behind were killed"));
+    }
+    let keep_tail = end != End::Completed || matches!(ended, Ok(ended) if ended.left_behind > 0);
+    let record = RoundRecord {
+        cell: task.planned.cell.id.clone(),
+        round: task.round,
+        attempt: task.attempt,
+        end,
+        started: String::new(),
+        wall_seconds: 0.0,
+        setup_seconds: None,
+        warmup_steps: measured.warmup_steps,
+        steady: measured.steady,
+        tokens: measured.tokens,
+        samples_bytes: (0, 0),
+        samples: measured.measured,
+        ready: None,
+        finished: None,
+        metrics: measured.metrics,
+        output_tail: if keep_tail { tail.into_lines() } else { Vec::new() },
+    };
+    Attempted { record, samples: measured.samples, plan: None, verification: None, ops: Vec::new() }
+}
+
+/// The record of a round that was not run, and the end that it shares with what kept it from running.
+#[must_use]
+pub fn not_run(task: &Task<'_>, end: End) -> Attempted {
+    let nothing = Ok(Ended { status: std::process::ExitStatus::default(), left_behind: 0 });
+    let mut attempted = account(task, end, Measured::default(), Tail::default(), &nothing);
+    attempted.record.started = crate::machine::now();
+    attempted
+}
+
+fn unstarted(task: &Task<'_>, message: String) -> Attempted {
+    not_run(task, End::Failed { message })
+}
+
+fn start(command: Result<Command, String>, speaks: bool) -> Result<Process, String> {
+    let mut command = command?;
+    Process::start(&mut command, speaks).map_err(|error| {
+        let program = PathBuf::from(command.get_program());
+        format!("{} cannot be started: {error}", program.display())
+    })
+}
+
+fn first_line(task: &Task<'_>) -> String {
+    let measure = task.measure;
+    let warmup = match measure.warmup {
+        crate::scenario::Warmup::Steady => measure.max_warmup_steps,
+        crate::scenario::Warmup::Steps(steps) => steps,
+    };
+    line_of(&ToWorker::Cell {
+        protocol: PROTOCOL,
+        mode: task.mode,
+        parameters: task.planned.cell.parameters.clone(),
+        plan: task.plan.and_then(|plan| serde_json::to_value(plan).ok()).unwrap_or(serde_json::Value::Null),
+        seed: task.seed,
+        max_steps: warmup + u64::from(measure.samples) + RUN_AHEAD,
+    })
+}
+
+fn line_of(message: &ToWorker) -> String {
+    // Messages are structs with text keys: they can always be written.
+    serde_json::to_string(message).unwrap_or_default() + "\n"
+}

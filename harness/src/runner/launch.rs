@@ -1,0 +1,95 @@
+//! How a worker is started: which program, where, with which environment.
+//!
+//! Both kinds start through this binary. The built-in worker is `stepwatch worker`; a user's command is replaced into by
+//! `stepwatch worker --exec`, which first asks the kernel to end it should we be killed: no orphan may disturb what is
+//! measured after a resume.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::attempt::Task;
+use crate::scenario::CommandCell;
+
+/// The built-in worker.
+///
+/// # Errors
+/// When our own binary cannot be found.
+pub fn builtin(task: &Task<'_>) -> Result<Command, String> {
+    let mut command = this_binary()?;
+    command.args(["worker", "--backend", task.backend]);
+    environment(&mut command, task);
+    Ok(command)
+}
+
+/// A user's command.
+///
+/// # Errors
+/// When there is no such command, with where it was looked for.
+pub fn command(task: &Task<'_>, cell: &CommandCell) -> Result<Command, String> {
+    let program = cell.argv.first().ok_or("the command is empty")?;
+    find_program(program, &cell.working_dir)?;
+    let mut command = this_binary()?;
+    command.args(["worker", "--exec", "--parent", &std::process::id().to_string(), "--"]).args(&cell.argv);
+    if cell.working_dir.as_os_str().is_empty() {
+        command.current_dir(".");
+    } else {
+        command.current_dir(&cell.working_dir);
+    }
+    environment(&mut command, task);
+    Ok(command)
+}
+
+/// What a worker can ask its environment: the parameters come as arguments or messages, these tell rounds apart.
+fn environment(command: &mut Command, task: &Task<'_>) {
+    command.env("STEPWATCH_CELL", &task.planned.cell.id.0);
+    command.env("STEPWATCH_ROUND", task.round.map_or_else(|| "prepare".to_owned(), |round| round.to_string()));
+    command.env("STEPWATCH_ATTEMPT", task.attempt.to_string());
+    command.env("STEPWATCH_SEED", task.seed.to_string());
+    // Python buffers what it prints into a pipe: its first figure would come with its last.
+    command.env("PYTHONUNBUFFERED", "1");
+}
+
+/// This very binary: on Linux the running file itself, even when a build has put another in its place since.
+fn this_binary() -> Result<Command, String> {
+    use std::os::unix::process::CommandExt;
+    let own = Path::new("/proc/self/exe");
+    let path = if cfg!(target_os = "linux") && own.exists() {
+        own.to_owned()
+    } else {
+        std::env::current_exe().map_err(|error| format!("stepwatch cannot find its own binary: {error}"))?
+    };
+    let mut command = Command::new(path);
+    command.arg0("stepwatch");
+    Ok(command)
+}
+
+fn find_program(program: &str, working_dir: &Path) -> Result<(), String> {
+    if program.contains('\0') {
+        return Err("the command's name holds a NUL character".to_owned());
+    }
+    if program.contains('/') {
+        let path = working_dir.join(program);
+        return if path.is_file() { Ok(()) } else { Err(format!("there is no command {}", path.display())) };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder: PathBuf| folder.join(program)).any(|file| file.is_file());
+    if found { Ok(()) } else { Err(format!("there is no command `{program}`: it is in no folder of PATH")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_command_says_where_it_was_looked_for() {
+        assert_eq!(find_program("sh", Path::new("")), Ok(()));
+        assert_eq!(
+            find_program("no-such-program", Path::new("")).unwrap_err(),
+            "there is no command `no-such-program`: it is in no folder of PATH"
+        );
+        assert_eq!(
+            find_program("./train.sh", Path::new("/nowhere")).unwrap_err(),
+            "there is no command /nowhere/./train.sh"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! The child: one process that prepares, measures or profiles one cell by the built-in step, and speaks the protocol.
+//!
+//! It decides nothing: it runs steps and sends their times until it is told to stop. Only messages go to the stream that
+//! was standard output; nothing else that prints can break the protocol.
+
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stepwatch_record::Parameters;
+use stepwatch_record::message::{Finished, FromWorker, Mode, Ready, Samples, ToWorker};
+use stepwatch_record::version::PROTOCOL;
+
+use crate::builtin::{self, Running, SessionEnd, Step};
+use crate::scenario::config_of;
+
+/// A batch is sent after this long …
+const BATCH_TIME: Duration = Duration::from_millis(50);
+/// … or so many steps, whichever is first.
+const BATCH_STEPS: usize = 16;
+
+/// What the first line asked for.
+struct Asked {
+    mode: Mode,
+    parameters: Parameters,
+    plan: serde_json::Value,
+    seed: u64,
+    max_steps: u64,
+}
+
+/// Why the worker ends before its time.
+#[derive(Debug)]
+enum Trouble {
+    /// The parent is gone or talks nonsense: nobody to tell.
+    Parent(String),
+    /// The session ended badly; the parent is told.
+    Session(SessionEnd),
+}
+
+impl From<SessionEnd> for Trouble {
+    fn from(end: SessionEnd) -> Self {
+        Self::Session(end)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Parent(format!("the parent cannot be written to: {error}"))
+    }
+}
+
+/// Where messages go.
+type Line = Box<dyn Write>;
+
+/// Runs the worker to its end; `began` is when the process started.
+///
+/// # Errors
+/// When there is no parent to speak to, in words.
+pub fn run(backend: &str, began: Instant) -> Result<(), String> {
+    let mut line: Line = Box::new(io::stdout());
+    let (asked, stop) = listen()?;
+    match serve(&asked, backend, began, &stop, &mut line) {
+        Ok(()) => Ok(()),
+        Err(Trouble::Parent(why)) => Err(why),
+        Err(Trouble::Session(end)) => send(&mut line, &end.message()).map_err(|error| error.to_string()),
+    }
+}
+
+fn serve(asked: &Asked, backend: &str, began: Instant, stop: &AtomicBool, line: &mut Line) -> Result<(), Trouble> {
+    let config = config_of(&asked.parameters).map_err(SessionEnd::Failed)?;
+    match asked.mode {
+        Mode::Prepare => {
+            let prepared = builtin::prepare(&config, backend, asked.seed)?;
+            let steps = prepared.steps;
+            send(line, &FromWorker::Planned(prepared.plan))?;
+            send(line, &FromWorker::Verified(prepared.verification))?;
+            send(line, &FromWorker::Finished(Finished { steps, ..Finished::default() }))?;
+            Ok(())
+        }
+        Mode::Profile => {
+            let ops = builtin::profile(&config, backend, &asked.plan, asked.seed)?;
+            send(line, &FromWorker::Ops { ops })?;
+            send(line, &FromWorker::Finished(Finished::default()))?;
+            Ok(())
+        }
+        Mode::Measure => {
+            let opening = Instant::now();
+            let mut running = builtin::open(&config, backend, &asked.plan, asked.seed)?;
+            let _ = opening;
+            measure(&mut running, asked, began, stop, line)
+        }
+    }
+}
+
+/// Runs the first step, says `ready`, and then sends steps until told to stop.
+fn measure(
+    running: &mut Running,
+    asked: &Asked,
+    began: Instant,
+    stop: &AtomicBool,
+    line: &mut Line,
+) -> Result<(), Trouble> {
+    let first_began = Instant::now();
+    let first = running.first_step()?;
+    let ready = Ready {
+        protocol: Some(PROTOCOL),
+        setup_seconds: Some(began.elapsed().as_secs_f64()),
+        first_step_seconds: Some(first_began.elapsed().as_secs_f64()),
+        ..running.describe()
+    };
+    send(line, &FromWorker::Ready(ready))?;
+    let mut batch = Batch::new(running.tokens());
+    let mut last = first;
+    let mut steps = 0;
+    while steps < asked.max_steps && !stop.load(Ordering::Relaxed) {
+        for step in running.advance()? {
+            check(&step)?;
+            steps += 1;
+            last = step;
+            batch.push(&step);
+        }
+        if batch.is_due() {
+            batch.send(line)?;
+        }
+    }
+    for step in running.drain()? {
+        check(&step)?;
+        steps += 1;
+        last = step;
+        batch.push(&step);
+    }
+    batch.send(line)?;
+    let finished = Finished {
+        steps: steps + 1,
+        loss: Some(last.loss),
+        peak_memory_bytes: Some(running.peak_memory_bytes()),
+        cast_overflows: None,
+    };
+    send(line, &FromWorker::Finished(finished))?;
+    Ok(())
+}
+
+/// A loss that is not finite makes every later step's time the time of nothing.
+fn check(step: &Step) -> Result<(), SessionEnd> {
+    if step.loss.is_finite() {
+        return Ok(());
+    }
+    Err(SessionEnd::NumbersWrong(format!("the loss of step {} is {}", step.step, step.loss)))
+}
+
+/// Steps on their way to the parent.
+struct Batch {
+    samples: Samples,
+    next: u64,
+    since: Instant,
+}
+
+impl Batch {
+    fn new(tokens: u64) -> Self {
+        Self { samples: Samples { tokens, ..Samples::default() }, next: 0, since: Instant::now() }
+    }
+
+    fn push(&mut self, step: &Step) {
+        self.samples.t_ns.push(step.t_ns);
+        self.samples.gpu_ns.push(step.gpu_ns);
+        self.samples.cycles.push(step.cycles);
+        self.samples.loss.push(step.loss);
+    }
+
+    fn is_due(&self) -> bool {
+        let waiting = self.samples.gpu_ns.len();
+        waiting >= BATCH_STEPS || (waiting > 0 && self.since.elapsed() >= BATCH_TIME)
+    }
+
+    fn send(&mut self, line: &mut Line) -> io::Result<()> {
+        let count = self.samples.gpu_ns.len();
+        self.since = Instant::now();
+        if count == 0 {
+            return Ok(());
+        }
+        let empty = Samples { tokens: self.samples.tokens, ..Samples::default() };
+        let mut samples = std::mem::replace(&mut self.samples, empty);
+        samples.from = self.next;
+        self.next += count as u64;
+        send(line, &FromWorker::Samples(samples))
+    }
+}
+
+fn send(line: &mut Line, message: &FromWorker) -> io::Result<()> {
+    let text = serde_json::to_string(message).map_err(io::Error::other)?;
+    line.write_all(text.as_bytes())?;
+    line.write_all(b"\n")?;
+    line.flush()
+}
+
+/// Reads what is asked for, and from then on watches for `stop` and for the parent's end.
+fn listen() -> Result<(Asked, Arc<AtomicBool>), String> {
+    let mut first = String::new();
+    io::stdin().lock().read_line(&mut first).map_err(|error| format!("the parent cannot be read: {error}"))?;
+    let message = serde_json::from_str(first.trim())
+        .map_err(|error| format!("a worker is started by `stepwatch run`, which sends it a cell: {error}"))?;
+    let ToWorker::Cell { protocol, mode, parameters, plan, seed, max_steps } = message else {
+        return Err("the first line to a worker names its cell".to_owned());
+    };
+    if protocol != PROTOCOL {
+        return Err(format!("the parent speaks version {protocol} of the worker protocol, and this worker {PROTOCOL}"));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            if matches!(serde_json::from_str(&line), Ok(ToWorker::Stop)) {
+                heard.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+        // The parent is gone: nobody reads what we measure, and we must not disturb what is measured next.
+        std::process::exit(i32::from(crate::exit::Exit::Terminated.code()));
+    });
+    Ok((Asked { mode, parameters, plan, seed, max_steps }, stop))
+}
