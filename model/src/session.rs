@@ -1,0 +1,393 @@
+//! A cell being run: opened on a backend, advanced step by step, described. The only door through which the harness runs steps.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::build::build;
+use crate::config::{Attention, StepConfig};
+use crate::count::{count, fp8_linears, model_flops_per_token};
+use crate::data::Source;
+use crate::exec::cpu::Cpu;
+use crate::exec::null::{End, Null, rule};
+use crate::passes::{Compiled, asked_for, pipeline};
+use crate::plan::{Plan, Verification};
+use crate::verify;
+
+pub use crate::exec::Backend;
+
+/// Why a session cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// Too little memory.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// This cell cannot run here, and why: no failure.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The numbers are wrong.
+    #[error("numbers wrong: {0}")]
+    NumbersWrong(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A finished step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepTime {
+    /// Counted from 0, the first (slow) step included.
+    pub step: u64,
+    /// When it was seen to end, ns since the session was opened.
+    pub t_ns: u64,
+    /// Its duration as the device saw it, ns.
+    pub gpu_ns: u64,
+    /// Its SM cycles; 0 where there is no such counter.
+    pub cycles: u64,
+    /// Its mean loss, nats.
+    pub loss: f64,
+    /// Norm of its gradients before clipping.
+    pub grad_norm: f64,
+}
+
+/// What really runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// The device in words.
+    pub device: String,
+    /// Parameters, vocabulary unpadded.
+    pub parameters_count: u64,
+    /// Linear layers in FP8.
+    pub fp8_linears: u64,
+    /// The attention kernel.
+    pub attention: String,
+    /// The passes applied, in order.
+    pub passes: Vec<String>,
+    /// Model FLOPs a token by the reporting convention 6·N + 6·L·d·S.
+    pub flops_per_token: f64,
+}
+
+/// What `prepare` settled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The plan, for every later session of this cell.
+    pub plan: Plan,
+    /// Whether its numbers are right.
+    pub verification: Verification,
+}
+
+/// Time, work and traffic of all ops that share class, label and phase, over one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpTime {
+    /// The op's class, `gap` for time between ops.
+    pub class: String,
+    /// What the ops do, such as `gate-up forward`.
+    pub label: String,
+    /// `forward`, `backward`, `optimiser`.
+    pub phase: String,
+    /// How many a step runs.
+    pub count: u64,
+    /// Their time, ns per step.
+    pub gpu_ns: f64,
+    /// Their FLOPs per step.
+    pub flops: f64,
+    /// Their least bytes per step.
+    pub bytes: f64,
+}
+
+/// A cell being run.
+#[derive(Debug)]
+pub struct Session {
+    runner: Runner,
+    plan: Plan,
+    description: Description,
+    opened: Instant,
+    steps: u64,
+}
+
+#[derive(Debug)]
+enum Runner {
+    Cpu { cpu: Box<Cpu<f32>>, source: Source },
+    Null { null: Null, now_ns: u64 },
+}
+
+impl Session {
+    /// Builds, places and initialises a cell; runs no step. A plan pins what `prepare` settled: a session that would run
+    /// anything else is refused.
+    ///
+    /// # Errors
+    /// What this backend lacks, data that cannot be read, too little memory, a plan of another step.
+    pub fn open(config: &StepConfig, backend: Backend, plan: Option<&Plan>, seed: u64) -> Result<Self, SessionError> {
+        let opened = Instant::now();
+        let (runner, found) = match backend {
+            Backend::Null => {
+                let rule = rule(config).map_err(|error| SessionError::Failed(error.to_string()))?;
+                let found = null_plan(config, rule.plan_hash.as_deref(), rule.peak_memory_bytes);
+                (Runner::Null { null: Null::new(rule, config, seed, process()), now_ns: 0 }, found)
+            }
+            Backend::Cpu | Backend::Cuda => {
+                let compiled = compile(config, backend)?;
+                let found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
+                check_memory(found.memory_bytes)?;
+                let source = Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
+                let mut cpu = Box::new(Cpu::new(compiled.step, seed));
+                feed(&mut cpu, &source, 0);
+                cpu.init().map_err(|gone| SessionError::Failed(gone.to_string()))?;
+                (Runner::Cpu { cpu, source }, found)
+            }
+        };
+        if let Some(plan) = plan
+            && plan.hash != found.hash
+        {
+            return Err(SessionError::Failed(format!(
+                "the plan is of another step ({} where this build makes {}): prepare the cell again",
+                plan.hash, found.hash
+            )));
+        }
+        let description = describe(config, backend, &found);
+        let plan = plan.cloned().unwrap_or(found);
+        Ok(Self { runner, plan, description, opened, steps: 0 })
+    }
+
+    /// Runs steps; the times of those that finished since the last call, in order. On a GPU they may lag behind what was
+    /// submitted.
+    ///
+    /// # Errors
+    /// A loss that is no number, or whatever ended the device.
+    pub fn advance(&mut self, steps: usize) -> Result<Vec<StepTime>, SessionError> {
+        (0..steps).map(|_| self.step()).collect()
+    }
+
+    /// Waits for all submitted steps; the times of those that finished since the last call.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn drain(&mut self) -> Result<Vec<StepTime>, SessionError> {
+        // The CPU and the null executor finish each step before they return.
+        Ok(Vec::new())
+    }
+
+    /// What really runs.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        self.description.clone()
+    }
+
+    /// Peak memory, bytes: what the plan places, each tensor at its own dtype's size.
+    #[must_use]
+    pub const fn peak_memory_bytes(&self) -> u64 {
+        self.plan.memory_bytes
+    }
+
+    /// The plan it runs by.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn step(&mut self) -> Result<StepTime, SessionError> {
+        let step = self.steps;
+        let time = match &mut self.runner {
+            Runner::Cpu { cpu, source } => {
+                feed(cpu, source, step);
+                let start = Instant::now();
+                cpu.run().map_err(|gone| SessionError::Failed(gone.to_string()))?;
+                let gpu_ns = nanoseconds(start);
+                let ports = cpu.step().ports;
+                let (loss, grad_norm) = (cpu.scalar(ports.loss), cpu.scalar(ports.grad_norm));
+                StepTime { step, t_ns: nanoseconds(self.opened), gpu_ns, cycles: 0, loss, grad_norm }
+            }
+            Runner::Null { null, now_ns } => {
+                let gpu_ns = null.step().map_err(scripted_end)?;
+                *now_ns += gpu_ns;
+                StepTime { step, t_ns: *now_ns, gpu_ns, cycles: 0, loss: null.rule().loss, grad_norm: 1.0 }
+            }
+        };
+        self.steps += 1;
+        if !time.loss.is_finite() || !time.grad_norm.is_finite() {
+            let StepTime { loss, grad_norm, .. } = time;
+            return Err(SessionError::NumbersWrong(format!(
+                "step {step} has loss {loss} and gradient norm {grad_norm}"
+            )));
+        }
+        Ok(time)
+    }
+}
+
+/// Settles the plan of a cell and checks its numbers.
+///
+/// # Errors
+/// As [`Session::open`].
+pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<Prepared, SessionError> {
+    let start = Instant::now();
+    if backend == Backend::Null {
+        let rule = rule(config).map_err(|error| SessionError::Failed(error.to_string()))?;
+        let plan = null_plan(config, rule.plan_hash.as_deref(), rule.peak_memory_bytes);
+        return match rule.end {
+            End::NumbersWrong => Ok(Prepared { plan, verification: verify::scripted(false) }),
+            _ => Ok(Prepared { plan, verification: verify::scripted(true) }),
+        };
+    }
+    let compiled = compile(config, backend)?;
+    let mut plan = Plan::of(&compiled, 0.0);
+    plan.compile_seconds = start.elapsed().as_secs_f64();
+    drop(compiled);
+    check_memory(plan.memory_bytes)?;
+    Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
+    let verification = verify::verify(config, seed)?;
+    Ok(Prepared { plan, verification })
+}
+
+/// Steps that a profile averages over, after one that is thrown away.
+const PROFILED_STEPS: u32 = 3;
+
+/// Where the time of a step goes: the ops of one step by class, label and phase, and the gap between them.
+///
+/// # Errors
+/// As [`Session::open`].
+pub fn profile(
+    config: &StepConfig,
+    backend: Backend,
+    plan: Option<&Plan>,
+    seed: u64,
+) -> Result<Vec<OpTime>, SessionError> {
+    let mut session = Session::open(config, backend, plan, seed)?;
+    let mut ops: BTreeMap<(u8, String, String), OpTime> = BTreeMap::new();
+    let Runner::Cpu { cpu, source } = &mut session.runner else {
+        let gpu_ns = session.step()?.gpu_ns as f64;
+        let (class, label, phase) = ("gemm".to_owned(), "scripted".to_owned(), "forward".to_owned());
+        return Ok(vec![OpTime { class, label, phase, count: 1, gpu_ns, flops: 0.0, bytes: 0.0 }]);
+    };
+    let mut spent = vec![0_u64; cpu.step().ops.len()];
+    let mut gap_ns = 0;
+    for step in 0..=PROFILED_STEPS {
+        feed(cpu, source, u64::from(step));
+        let start = Instant::now();
+        let mut ops_ns = 0;
+        let mut timed = |at: usize, ns: u64| {
+            ops_ns += ns;
+            if step > 0 {
+                spent[at] += ns;
+            }
+        };
+        cpu.run_timed(&mut timed).map_err(|gone| SessionError::Failed(gone.to_string()))?;
+        if step > 0 {
+            gap_ns += nanoseconds(start).saturating_sub(ops_ns);
+        }
+    }
+    for (node, ns) in cpu.step().ops.iter().zip(spent) {
+        let entry = ops.entry((node.phase as u8, node.op.class().name().to_owned(), node.label.clone()));
+        let total = entry.or_insert_with(|| OpTime {
+            class: node.op.class().name().to_owned(),
+            label: node.label.clone(),
+            phase: node.phase.name().to_owned(),
+            count: 0,
+            gpu_ns: 0.0,
+            flops: 0.0,
+            bytes: 0.0,
+        });
+        total.count += 1;
+        total.gpu_ns += ns as f64 / f64::from(PROFILED_STEPS);
+        total.flops += node.op.flops();
+        total.bytes += node.op.bytes();
+    }
+    let gpu_ns = gap_ns as f64 / f64::from(PROFILED_STEPS);
+    let (class, label, phase) = ("gap".to_owned(), "between ops".to_owned(), "forward".to_owned());
+    let gap = OpTime { class, label, phase, count: 1, gpu_ns, flops: 0.0, bytes: 0.0 };
+    Ok(ops.into_values().chain([gap]).collect())
+}
+
+/// The compiled list of a cell on a backend.
+pub(crate) fn compile(config: &StepConfig, backend: Backend) -> Result<Compiled, SessionError> {
+    if backend == Backend::Cuda {
+        return Err(SessionError::Unsupported("this build has no CUDA executor yet: use --backend cpu".to_owned()));
+    }
+    if config.attention == Attention::Cudnn {
+        return Err(SessionError::Unsupported("attention `cudnn` needs a GPU: use `flash` on the CPU".to_owned()));
+    }
+    crate::check_config(config).map_err(|error| SessionError::Unsupported(error.to_string()))?;
+    // An illegal list is a bug here, never the user's fault.
+    pipeline(build(config), &config.compile, backend).map_err(|error| SessionError::Failed(error.to_string()))
+}
+
+/// Puts the tokens of a step into its inputs.
+pub(crate) fn feed(cpu: &mut Cpu<f32>, source: &Source, step: u64) {
+    let batch = source.batch(step);
+    let ports = cpu.step().ports;
+    cpu.write(ports.ids, &batch.ids);
+    cpu.write(ports.targets, &batch.targets);
+}
+
+fn describe(config: &StepConfig, backend: Backend, plan: &Plan) -> Description {
+    let device = match backend {
+        Backend::Null => "null".to_owned(),
+        Backend::Cpu | Backend::Cuda => format!("CPU, {} threads", rayon::current_num_threads()),
+    };
+    let attention = match config.attention {
+        Attention::Naive => "naive",
+        Attention::Flash => "flash",
+        Attention::Cudnn => "cudnn",
+    };
+    Description {
+        device,
+        parameters_count: count(&config.dims).total,
+        fp8_linears: fp8_linears(config).count() as u64,
+        attention: attention.to_owned(),
+        passes: plan.passes.clone(),
+        flops_per_token: model_flops_per_token(&config.dims, config.seq_len),
+    }
+}
+
+/// The plan of a scripted cell: nothing is built.
+fn null_plan(config: &StepConfig, hash: Option<&str>, memory_bytes: Option<u64>) -> Plan {
+    use sha2::{Digest, Sha256};
+    let passes = asked_for(&config.compile).into_iter().map(|pass| pass.name().to_owned()).collect();
+    let digest = Sha256::digest(format!("{config:?}").as_bytes());
+    let hash = hash.map_or_else(|| digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect(), str::to_owned);
+    let count = crate::count::step(config);
+    let memory_bytes = memory_bytes.unwrap_or(count.memory.total);
+    Plan { hash, passes, flops: count.flops_per_token * count.tokens as f64, memory_bytes, ..Plan::default() }
+}
+
+fn scripted_end(end: End) -> SessionError {
+    let text = "the script says so".to_owned();
+    match end {
+        End::OutOfMemory => SessionError::OutOfMemory(text),
+        End::Unsupported => SessionError::Unsupported(text),
+        End::NumbersWrong => SessionError::NumbersWrong(text),
+        End::Well | End::Crash | End::Hang | End::Failed => SessionError::Failed(text),
+    }
+}
+
+/// Tells this process from others and from its earlier runs.
+fn process() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_nanos() as u64) ^ (u64::from(std::process::id()) << 32)
+}
+
+/// Refuses what cannot fit, before the system ends the process for it.
+pub(crate) fn check_memory(needed: u64) -> Result<(), SessionError> {
+    let Some(available) = available_bytes() else { return Ok(()) };
+    if needed <= available {
+        return Ok(());
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    Err(SessionError::OutOfMemory(format!(
+        "the step needs {:.1} GiB and {:.1} GiB are available: make batch_size, seq_len or the model smaller",
+        gib(needed),
+        gib(available)
+    )))
+}
+
+/// Memory that can still be had, bytes; `None` where the system does not say. Source: Linux, proc_meminfo(5).
+fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
