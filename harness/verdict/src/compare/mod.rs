@@ -206,8 +206,12 @@ impl<'data> Comparison<'data> {
         Change { blind: true, ..self.bare(id, Verdict::Undecided, "nothing-gated", why) }
     }
 
-    /// Cells of the newest reference run that are not planned here.
+    /// Cells of the newest reference run that are not planned here; none where the user asked for a part of the matrix.
     fn gone(&self) -> Vec<Change> {
+        let asked = &self.run.manifest.asked;
+        if asked.filter.is_some() || asked.shard.is_some() {
+            return Vec::new();
+        }
         let cells = self.given.first().map(|summary| summary.cells.as_slice()).unwrap_or_default();
         let gone = cells.iter().filter(|cell| completed(cell) && self.summary.cell(&cell.cell.id).is_none());
         let why = "the reference has this cell and the run did not plan it";

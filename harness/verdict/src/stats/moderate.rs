@@ -34,6 +34,10 @@ const ALONE_LEVEL: f64 = 0.01;
 /// Overstating it only makes a group rely more on itself; understating it makes noisy groups look quiet.
 const CAUTION: f64 = 0.8;
 
+/// With fewer groups than this, likeness cannot be told from unlikeness: a group that looks quiet by chance would be believed
+/// (simulated 95 % intervals of 5 equal groups of 3 held 92.7 % of the time). No variance is then taken under the pooled one.
+const FEW: usize = 10;
+
 /// Moderates the groups' variances; no variance is taken to be under `floor`. In the order of `groups`.
 ///
 /// A group whose own variance exceeds the pooled variance of the others by an F test (1 % over all groups) is set aside and
@@ -62,6 +66,7 @@ pub fn moderate(groups: &[Group], floor: f64) -> Vec<Option<Spread>> {
         } else {
             (prior_df * prior_variance + own.df * own.variance) / (prior_df + own.df)
         };
+        let variance = if pool.len() < FEW { variance.max(pooled(&pool)) } else { variance };
         let df = (prior_df + own.df).min(total);
         (df > 0.0).then_some(Spread { variance: variance.max(floor), df, alone: false })
     };
@@ -75,9 +80,8 @@ fn set_aside(pool: &mut Vec<Group>) -> f64 {
     for _ in 0..at_most {
         let Some((noisiest, rest)) = pool.split_last() else { break };
         let df: f64 = rest.iter().map(|group| group.df).sum();
-        let pooled = rest.iter().map(|group| group.df * group.variance).sum::<f64>() / df;
         let limit = FisherSnedecor::new(noisiest.df, df).map_or(f64::INFINITY, |f| f.inverse_cdf(1.0 - level));
-        if noisiest.variance <= pooled * limit {
+        if noisiest.variance <= pooled(rest) * limit {
             break;
         }
         pool.pop();
@@ -85,13 +89,17 @@ fn set_aside(pool: &mut Vec<Group>) -> f64 {
     pool.last().map_or(f64::INFINITY, |group| group.variance)
 }
 
+/// The classical pooled variance.
+fn pooled(groups: &[Group]) -> f64 {
+    let df: f64 = groups.iter().map(|group| group.df).sum();
+    groups.iter().map(|group| group.df * group.variance).sum::<f64>() / df
+}
+
 /// The common variance s0² and how many degrees of freedom d0 it is worth (Smyth 2004, section 6.2).
 fn prior(pool: &[Group]) -> (f64, f64) {
     let count = pool.len() as f64;
-    let df: f64 = pool.iter().map(|group| group.df).sum();
-    let pooled = pool.iter().map(|group| group.df * group.variance).sum::<f64>() / df;
     if pool.len() < 2 {
-        return (pooled, 0.0);
+        return (pooled(pool), 0.0);
     }
     let log_variance: Vec<f64> =
         pool.iter().map(|g| g.variance.ln() - digamma(g.df / 2.0) + (g.df / 2.0).ln()).collect();
@@ -100,7 +108,7 @@ fn prior(pool: &[Group]) -> (f64, f64) {
     let by_chance = pool.iter().map(|group| trigamma(group.df / 2.0)).sum::<f64>() / count;
     let excess = scatter / chi_square_share(1.0 - CAUTION, count - 1.0) - by_chance;
     if excess <= 0.0 {
-        return (pooled, f64::INFINITY);
+        return (pooled(pool), f64::INFINITY);
     }
     let half = inverse_trigamma(excess);
     let common = (centre + digamma(half) - half.ln()).exp();

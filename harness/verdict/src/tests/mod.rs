@@ -1,3 +1,10 @@
 //! Tests of the whole judgement on scripted runs, and simulations of its error rates.
 
+mod claims;
+mod error_rates;
+mod figures;
+mod properties;
 pub(crate) mod random;
+pub(crate) mod scripted;
+mod findings;
+mod verdicts;
