@@ -13,7 +13,7 @@ pub struct CheckError {
     /// Its label.
     pub label: String,
     /// Its op.
-    pub op: String,
+    pub op: &'static str,
     /// Which operand, or what else of it.
     pub operand: String,
     /// What is there.
@@ -52,7 +52,7 @@ fn check_list(step: &Step, nodes: &[Node]) -> Result<Vec<bool>, CheckError> {
         let error = |operand: &str, found: String, expected: &str| CheckError {
             index,
             label: node.label.clone(),
-            op: node.op.name().to_owned(),
+            op: node.op.name(),
             operand: operand.to_owned(),
             found,
             expected: expected.to_owned(),
@@ -139,7 +139,7 @@ fn whole_step(operand: &str, found: &str, expected: &str) -> CheckError {
     CheckError {
         index: 0,
         label: "whole step".to_owned(),
-        op: "list".to_owned(),
+        op: "list",
         operand: operand.to_owned(),
         found: found.to_owned(),
         expected: expected.to_owned(),

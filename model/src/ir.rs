@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 use stepwatch_kernels::Dtype;
-use stepwatch_kernels::op::{Access, Op};
+use stepwatch_kernels::fused::Pattern;
+use stepwatch_kernels::op::{Access, Class, Op};
 
 /// A tensor of a [`Step`], by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -160,6 +161,19 @@ impl Node {
     /// Tensors it changes.
     pub fn writes(&self) -> impl Iterator<Item = TensorId> {
         self.accesses().filter(|(_, access)| *access != Access::Read).map(|(id, _)| id)
+    }
+
+    /// The class its time is booked under: a fusion's leading work, whichever of its parts comes first.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match &self.op {
+            Op::Fused(fused) => match fused.pattern {
+                Pattern::NormForward | Pattern::NormBackward => Class::Norm,
+                Pattern::Cast => Class::Quantise,
+                _ => self.op.class(),
+            },
+            op => op.class(),
+        }
     }
 
     /// Whether it touches a tensor at all.

@@ -277,9 +277,9 @@ pub fn profile(
         }
     }
     for (node, ns) in cpu.step().ops.iter().zip(spent) {
-        let entry = ops.entry((node.phase as u8, node.op.class().name().to_owned(), node.label.clone()));
+        let entry = ops.entry((node.phase as u8, node.class().name().to_owned(), node.label.clone()));
         let total = entry.or_insert_with(|| OpTime {
-            class: node.op.class().name().to_owned(),
+            class: node.class().name().to_owned(),
             label: node.label.clone(),
             phase: node.phase.name().to_owned(),
             count: 0,

@@ -26,8 +26,8 @@ pub const INIT_STD: f64 = 0.02;
 
 /// Builds the step of a configuration that passed [`crate::check_config`].
 ///
-/// 1. declare inputs, tables, parameters; 2. cast the masters into the weights that GEMMs read (once); 3. delayed scaling:
-/// calibrate on the first batch (once); 4. forward; 5. backward; 6. optimiser.
+/// Declares inputs, tables and parameters; casts the masters into the weights that GEMMs read (once); with delayed scaling
+/// calibrates on the first batch (once); then forward, backward, optimiser.
 #[must_use]
 pub fn build(config: &StepConfig) -> Step {
     let mut builder = Builder::new(config);

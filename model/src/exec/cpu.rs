@@ -27,6 +27,9 @@ pub struct Gone {
     pub tensor: String,
 }
 
+/// Shown every op after it ran, with all buffers by tensor.
+pub type Watch<'w, R> = dyn FnMut(&Node, &[Option<Buffer<R>>]) + 'w;
+
 /// A list with what the executor knows of each op beforehand.
 #[derive(Debug)]
 struct List {
@@ -119,7 +122,7 @@ impl<R: Real> Cpu<R> {
     ///
     /// # Errors
     /// [`Gone`], a bug in a pass.
-    pub fn run_watched(&mut self, watch: &mut dyn FnMut(&Node, &[Option<Buffer<R>>])) -> Result<(), Gone> {
+    pub fn run_watched(&mut self, watch: &mut Watch<'_, R>) -> Result<(), Gone> {
         for at in 0..self.ops.nodes.len() {
             run_node(&self.step, &self.ops, at, &mut self.buffers, &mut self.spare)?;
             watch(&self.ops.nodes[at], &self.buffers);
