@@ -106,12 +106,18 @@ impl<'p, 'a, R: Real> Io<'p, 'a, R> {
         self.take(name, true)
     }
 
-    fn take(&mut self, name: &str, keep: bool) -> Output<'a, R> {
+    /// A written or updated operand as stored, for what moves elements without looking at them.
+    #[must_use]
+    pub fn view_mut(&mut self, name: &str) -> ViewMut<'a, R> {
         let index = self.index(name);
         let Slot::Write(view) = std::mem::replace(&mut self.slots[index], Slot::Taken) else {
             unreachable!("operand `{name}` is not written, or was taken twice")
         };
-        Output::new(view, keep)
+        view
+    }
+
+    fn take(&mut self, name: &str, keep: bool) -> Output<'a, R> {
+        Output::new(self.view_mut(name), keep)
     }
 }
 

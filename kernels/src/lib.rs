@@ -10,6 +10,7 @@ pub mod cast;
 pub mod cross_entropy;
 pub mod dtype;
 pub mod embedding;
+mod fp8;
 pub mod fused;
 pub mod gemm;
 pub mod gradient;
@@ -23,6 +24,8 @@ pub mod rmsnorm;
 pub mod rope;
 pub mod swiglu;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
 pub mod transpose;
 
 pub use dtype::Dtype;

@@ -7,9 +7,49 @@ use std::borrow::Cow;
 
 use float8::{F8E4M3, F8E5M2};
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::dtype::Dtype;
+use crate::fp8;
 use crate::real::Real;
+
+/// Elements converted at a time by one thread; what is smaller is converted where it is asked for.
+pub(crate) const CHUNK: usize = 1 << 14;
+
+/// Runs the same code on two tensors of one dtype, whatever it is: for what moves elements without looking at them.
+macro_rules! same_dtype {
+    ($from:expr, $to:expr, |$x:ident, $y:ident| $body:expr) => {
+        match ($from, $to) {
+            ($crate::tensor::View::Real($x), $crate::tensor::ViewMut::Real($y)) => $body,
+            ($crate::tensor::View::Bf16($x), $crate::tensor::ViewMut::Bf16($y)) => $body,
+            ($crate::tensor::View::E4m3($x), $crate::tensor::ViewMut::E4m3($y)) => $body,
+            ($crate::tensor::View::E5m2($x), $crate::tensor::ViewMut::E5m2($y)) => $body,
+            ($crate::tensor::View::I32($x), $crate::tensor::ViewMut::I32($y)) => $body,
+            _ => unreachable!("the signature gives both operands one dtype"),
+        }
+    };
+}
+pub(crate) use same_dtype;
+
+/// Fills `out` from `values`, element by element, in parallel where it pays.
+fn convert<A: Copy + Sync, B: Send>(values: &[A], out: &mut [B], one: impl Fn(A) -> B + Sync) {
+    let run = |(values, out): (&[A], &mut [B])| {
+        for (out, &value) in out.iter_mut().zip(values) {
+            *out = one(value);
+        }
+    };
+    if values.len() <= CHUNK {
+        return run((values, out));
+    }
+    values.par_chunks(CHUNK).zip(out.par_chunks_mut(CHUNK)).for_each(run);
+}
+
+/// [`convert`] into memory of its own.
+fn converted<A: Copy + Sync, R: Real>(values: &[A], one: impl Fn(A) -> R + Sync) -> Vec<R> {
+    let mut out = vec![R::zero(); values.len()];
+    convert(values, &mut out, one);
+    out
+}
 
 /// An owned tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,10 +190,19 @@ impl<'a, R: Real> View<'a, R> {
     pub fn values(&self) -> Cow<'a, [R]> {
         match self {
             Self::Real(values) => Cow::Borrowed(values),
-            Self::Bf16(values) => values.iter().map(|value| R::of(value.to_f32())).collect(),
-            Self::E4m3(values) => values.iter().map(|value| R::of(value.to_f32())).collect(),
-            Self::E5m2(values) => values.iter().map(|value| R::of(value.to_f32())).collect(),
-            Self::I32(values) => values.iter().map(|&value| R::of(value as f32)).collect(),
+            // The upper half of an fp32: unlike the crate's conversion this keeps even the bits of a NaN, and it vectorises.
+            Self::Bf16(values) => {
+                converted(values, |value| R::of(f32::from_bits(u32::from(value.to_bits()) << 16))).into()
+            }
+            Self::E4m3(values) => {
+                let table = &*fp8::E4M3_VALUES;
+                converted(values, |value| R::of(table[usize::from(value.to_bits())])).into()
+            }
+            Self::E5m2(values) => {
+                let table = &*fp8::E5M2_VALUES;
+                converted(values, |value| R::of(table[usize::from(value.to_bits())])).into()
+            }
+            Self::I32(values) => converted(values, |value| R::of(value as f32)).into(),
         }
     }
 }
@@ -191,10 +240,10 @@ impl<R: Real> ViewMut<'_, R> {
         assert_eq!(self.as_view().len(), values.len(), "stored values must fill the tensor");
         match self {
             Self::Real(out) => out.copy_from_slice(values),
-            Self::Bf16(out) => out.iter_mut().zip(values).for_each(|(out, v)| *out = bf16::from_f32(v.f32())),
-            Self::E4m3(out) => out.iter_mut().zip(values).for_each(|(out, v)| *out = F8E4M3::from_f32(v.f32())),
-            Self::E5m2(out) => out.iter_mut().zip(values).for_each(|(out, v)| *out = F8E5M2::from_f32(v.f32())),
-            Self::I32(out) => out.iter_mut().zip(values).for_each(|(out, v)| *out = v.f32() as i32),
+            Self::Bf16(out) => convert(values, out, |v| to_bf16(v.narrow())),
+            Self::E4m3(out) => convert(values, out, |v| fp8::e4m3(v.narrow())),
+            Self::E5m2(out) => convert(values, out, |v| fp8::e5m2(v.narrow())),
+            Self::I32(out) => convert(values, out, |v| v.f32() as i32),
         }
     }
 }
@@ -204,8 +253,19 @@ impl<R: Real> ViewMut<'_, R> {
 pub fn rounded<R: Real>(dtype: Dtype, value: R) -> R {
     match dtype {
         Dtype::F32 | Dtype::I32 => value,
-        Dtype::Bf16 => R::of(bf16::from_f32(value.f32()).to_f32()),
-        Dtype::E4m3 => R::of(F8E4M3::from_f32(value.f32()).to_f32()),
-        Dtype::E5m2 => R::of(F8E5M2::from_f32(value.f32()).to_f32()),
+        Dtype::Bf16 => R::of(to_bf16(value.narrow()).to_f32()),
+        Dtype::E4m3 => R::of(fp8::e4m3(value.narrow()).to_f32()),
+        Dtype::E5m2 => R::of(fp8::e5m2(value.narrow()).to_f32()),
     }
+}
+
+/// To bf16, to nearest even; a NaN becomes the one NaN 0x7fff, as `cvt.rn.bf16.f32` does. Branch-free, so that it vectorises.
+fn to_bf16(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    // The largest finite values carry into the exponent and so become infinity, as they should.
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let code = if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff } else { rounded };
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half was moved down")]
+    let code = code as u16;
+    bf16::from_bits(code)
 }

@@ -40,7 +40,11 @@ impl Shape {
 
     fn collect<R: Real>(&self, values: &[R], width: usize, batch: usize, column: usize) -> Vec<R> {
         let rows = values.chunks_exact(width).skip(batch * self.seq).take(self.seq);
-        rows.flat_map(|row| row[column..column + self.head_dim].iter().copied()).collect()
+        let mut head = Vec::with_capacity(self.seq * self.head_dim);
+        for row in rows {
+            head.extend_from_slice(&row[column..column + self.head_dim]);
+        }
+        head
     }
 
     /// Puts one head back into a packed tensor.

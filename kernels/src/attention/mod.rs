@@ -5,6 +5,8 @@
 mod flash;
 mod heads;
 mod naive;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

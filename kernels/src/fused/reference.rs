@@ -52,3 +52,229 @@ impl Reference for Fused {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::fused::{Hidden, Part, Pattern};
+    use crate::op::{Op, Param, Spec};
+    use crate::precision::Granularity;
+    use crate::quantise::{Amax, Axis, Quantise, Scale, Tiling};
+    use crate::testing::{Random, Tensors};
+    use crate::{adamw, cross_entropy, residual, rmsnorm, swiglu};
+
+    const ROWS: usize = 5;
+    const DIM: usize = 32;
+
+    /// A fusion of parts whose operands are named: names in `hidden` become temporaries, all others operands of the whole.
+    fn fuse(pattern: Pattern, parts: &[(Op, &[&str])], hidden: &[&str]) -> Fused {
+        let mut names: Vec<&str> = Vec::new();
+        let mut fused = Fused { pattern, parts: Vec::new(), params: Vec::new(), hidden: Vec::new() };
+        let mut temporaries: Vec<&str> = Vec::new();
+        for (op, operands) in parts {
+            let mut locals = Vec::new();
+            for (param, name) in op.signature().into_iter().zip(*operands) {
+                if hidden.contains(name) {
+                    let index = temporaries.iter().position(|known| known == name).unwrap_or_else(|| {
+                        temporaries.push(name);
+                        fused.hidden.push(Hidden { dtype: param.dtype, shape: param.shape.clone() });
+                        temporaries.len() - 1
+                    });
+                    locals.push(Local::Hidden(index));
+                    continue;
+                }
+                let index = names.iter().position(|known| known == name).unwrap_or_else(|| {
+                    names.push(name);
+                    fused.params.push(Param { name: (*name).to_owned().into(), ..param.clone() });
+                    names.len() - 1
+                });
+                locals.push(Local::External(index));
+            }
+            fused.parts.push(Part { op: op.clone(), operands: locals });
+        }
+        fused
+    }
+
+    /// The parts one by one and the fusion: everything that leaves the fusion is bitwise equal.
+    fn assert_equal_to_parts(fused: &Fused, parts: &[(Op, &[&str])], start: &Tensors<f32>) {
+        let mut alone = start.clone();
+        for (op, operands) in parts {
+            let signature = op.signature();
+            let names: Vec<(&str, &str)> =
+                signature.iter().zip(*operands).map(|(param, name)| (param.name.as_ref(), *name)).collect();
+            alone.run_as(op, &names);
+        }
+        let mut whole = start.clone();
+        whole.run(&Op::Fused(fused.clone()));
+        for param in &fused.params {
+            let (found, expected) = (whole.get(&param.name), alone.get(&param.name));
+            let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&found), bits(&expected), "{:?} operand `{}`", fused.pattern, param.name);
+        }
+    }
+
+    fn norm_parts() -> Vec<(Op, &'static [&'static str])> {
+        let (rows, dim, dtype) = (ROWS, DIM, Dtype::Bf16);
+        let tiling = Tiling { rows, cols: dim, granularity: Granularity::Row, axis: Axis::Rows };
+        let format = Dtype::E4m3;
+        vec![
+            (Op::Add(residual::Add { rows, dim, dtype }), &["a", "b", "sum"]),
+            // Reads what the part before wrote.
+            (Op::RmsNormForward(rmsnorm::Forward { rows, dim, dtype }), &["sum", "w", "normed", "rstd"]),
+            (Op::Amax(Amax { tiling, dtype }), &["normed", "amax"]),
+            (Op::Scale(Scale { shape: vec![rows], format, power_of_two: true }), &["amax", "scale"]),
+            (
+                Op::Quantise(Quantise { tiling, dtype, format, row_major: true, transposed: true }),
+                &["normed", "scale", "q", "qt"],
+            ),
+        ]
+    }
+
+    fn norm_start() -> Tensors<f32> {
+        let mut random = Random::new(60);
+        let mut start = Tensors::new();
+        for (name, len) in [("a", ROWS * DIM), ("b", ROWS * DIM), ("w", DIM)] {
+            start.put(name, Dtype::Bf16, &random.normals(len));
+        }
+        start
+    }
+
+    #[test]
+    fn residual_norm_and_cast() {
+        let parts = norm_parts();
+        let fused = fuse(Pattern::NormForward, &parts, &["normed", "amax"]);
+        assert_eq!(fused.hidden.len(), 2);
+        assert_eq!(fused.class(), crate::Class::Elementwise);
+        assert_equal_to_parts(&fused, &parts, &norm_start());
+    }
+
+    #[test]
+    fn what_is_hidden_does_not_matter() {
+        let parts = norm_parts();
+        for hidden in [&[] as &[&str], &["normed"], &["amax", "rstd"]] {
+            assert_equal_to_parts(&fuse(Pattern::NormForward, &parts, hidden), &parts, &norm_start());
+        }
+    }
+
+    #[test]
+    fn swiglu_backward_and_cast() {
+        let (rows, ffn, dtype) = (ROWS, DIM, Dtype::Bf16);
+        let tiling = Tiling { rows, cols: 2 * ffn, granularity: Granularity::Tensor, axis: Axis::Rows };
+        let format = Dtype::E5m2;
+        let quantise = Quantise { tiling, dtype, format, row_major: true, transposed: true };
+        let parts: Vec<(Op, &[&str])> = vec![
+            (Op::SwigluBackward(swiglu::Backward { rows, ffn, dtype }), &["gate_up", "dh", "dgate_up"]),
+            (Op::Amax(Amax { tiling, dtype }), &["dgate_up", "amax"]),
+            (Op::Scale(Scale { shape: vec![1], format, power_of_two: false }), &["amax", "scale"]),
+            (Op::Quantise(quantise), &["dgate_up", "scale", "q", "qt"]),
+        ];
+        let mut random = Random::new(61);
+        let start = Tensors::new().with("gate_up", dtype, &random.normals(rows * 2 * ffn)).with(
+            "dh",
+            dtype,
+            &random.normals(rows * ffn),
+        );
+        assert_equal_to_parts(&fuse(Pattern::SwigluBackward, &parts, &["dgate_up", "amax"]), &parts, &start);
+    }
+
+    #[test]
+    fn loss_in_place() {
+        let (rows, vocab, padded, dtype) = (ROWS, 19, 24, Dtype::Bf16);
+        let parts: Vec<(Op, &[&str])> = vec![
+            (
+                Op::CrossEntropyForward(cross_entropy::Forward { rows, vocab, padded, dtype }),
+                &["logits", "targets", "loss", "lse"],
+            ),
+            (
+                Op::CrossEntropyBackward(cross_entropy::Backward { rows, vocab, padded, dtype }),
+                &["targets", "lse", "logits"],
+            ),
+            (Op::MeanLoss(cross_entropy::Mean { rows }), &["loss", "mean"]),
+        ];
+        let mut random = Random::new(62);
+        let start = Tensors::new().with("logits", dtype, &random.normals(rows * padded)).with(
+            "targets",
+            Dtype::I32,
+            &random.integers(rows, 19),
+        );
+        let mut fused = fuse(Pattern::Loss, &parts, &["lse"]);
+        let logits = fused.params.iter_mut().find(|param| param.name == "logits").unwrap();
+        assert_eq!(logits.access, Access::Read, "named by the first part");
+        let refused =
+            "fused Loss part CrossEntropyBackward operand `logits`: a written operand is not declared as read";
+        assert_eq!(Op::Fused(fused.clone()).check().unwrap_err().to_string(), refused);
+        fused.params.iter_mut().find(|param| param.name == "logits").unwrap().access = Access::Update;
+        assert_equal_to_parts(&fused, &parts, &start);
+    }
+
+    #[test]
+    fn two_updates_of_the_optimiser() {
+        let update = |shape: Vec<usize>| {
+            Op::AdamW(adamw::AdamW {
+                shape,
+                gradient: Dtype::Bf16,
+                state: Dtype::F32,
+                copy: Some(Dtype::Bf16),
+                learning_rate: 1e-2,
+                warmup: 10,
+                weight_decay: 0.1,
+            })
+        };
+        let parts: Vec<(Op, &[&str])> = vec![
+            (update(vec![7]), &["g1", "clip", "step", "w1", "m1", "v1", "copy1"]),
+            (update(vec![3, 4]), &["g2", "clip", "step", "w2", "m2", "v2", "copy2"]),
+        ];
+        let mut random = Random::new(63);
+        let mut start = Tensors::new().with("clip", Dtype::F32, &[0.5]).with("step", Dtype::I32, &[3.0]);
+        for (index, len) in [(1, 7), (2, 12)] {
+            start.put(&format!("g{index}"), Dtype::Bf16, &random.normals(len));
+            for state in ["w", "m", "v"] {
+                let values: Vec<f64> = random.normals(len).iter().map(|value| value.abs()).collect();
+                start.put(&format!("{state}{index}"), Dtype::F32, &values);
+            }
+        }
+        assert_equal_to_parts(&fuse(Pattern::Optimiser, &parts, &[]), &parts, &start);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_reason() {
+        let good = || fuse(Pattern::NormForward, &norm_parts(), &["normed", "amax"]);
+        let part = "fused NormForward part";
+        let shape = "dtype and shape as the part's signature says";
+        // what is done to a good fusion, message
+        type Break = fn(&mut Fused);
+        let cases: &[(Break, Option<String>)] = &[
+            (|_| {}, None),
+            (|fused| fused.params[0].dtype = Dtype::F32, Some(format!("{part} Add operand `a`: {shape}"))),
+            (|fused| fused.params[2].shape[1] = 8, Some(format!("{part} Add operand `y`: {shape}"))),
+            (|fused| fused.hidden[0].dtype = Dtype::F32, Some(format!("{part} RmsNormForward operand `y`: {shape}"))),
+            (|fused| fused.parts[2].operands[0] = Local::Hidden(9), Some(format!("{part} Amax operand `x`: {shape}"))),
+            (
+                |fused| fused.parts[0].operands[1] = Local::External(99),
+                Some(format!("{part} Add operand `b`: {shape}")),
+            ),
+            (|fused| fused.parts[0].operands.truncate(2), Some(format!("{part} Add: one operand per parameter"))),
+            (
+                |fused| fused.params[2].access = Access::Read,
+                Some(format!("{part} Add operand `y`: a written operand is not declared as read")),
+            ),
+            (
+                |fused| fused.parts.swap(1, 2),
+                Some(format!("{part} Amax operand `x`: a temporary is written before it is read")),
+            ),
+            (
+                |fused| {
+                    let Op::Quantise(quantise) = &mut fused.parts[4].op else { unreachable!() };
+                    quantise.format = Dtype::Bf16;
+                },
+                Some("quantise 5×32 to bf16: the format is E4M3 or E5M2".into()),
+            ),
+        ];
+        for (change, message) in cases {
+            let mut fused = good();
+            change(&mut fused);
+            assert_eq!(&fused.check().err().map(|error| error.to_string()), message);
+        }
+    }
+}

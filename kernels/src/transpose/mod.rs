@@ -1,6 +1,6 @@
 //! A transposed copy, for products that take one layout only.
 
-mod reference;
+pub(crate) mod reference;
 
 use serde::{Deserialize, Serialize};
 
