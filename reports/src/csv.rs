@@ -25,7 +25,8 @@ pub fn render(view: &View) -> Result<String, ReportError> {
     let failed = |error: ::csv::Error| ReportError::Csv(error.to_string());
     writer.write_record(header(view, &names, &compared)).map_err(failed)?;
     for cell in &view.cells {
-        let mut record = vec![cell.id.clone(), cell.end.mark.word.into(), cell.mark.word.into(), cell.blind.to_string()];
+        let mut record =
+            vec![cell.id.clone(), cell.end.mark.word.into(), cell.mark.word.into(), cell.blind.to_string()];
         record.extend(names.iter().map(|name| parameter(cell, name)));
         for (index, column) in view.columns.iter().enumerate() {
             figure(cell, index, &mut record);

@@ -30,11 +30,17 @@ pub fn study() -> Inputs {
     let mut made = Maker::new("fp8-study", 5, 30);
     for (precision, row) in rates {
         for (compile, rate) in compiles.iter().zip(row) {
-            made.cell(&[("model", "454m"), ("precision", precision), ("attention", "cudnn"), ("compile", compile)], rate);
+            made.cell(
+                &[("model", "454m"), ("precision", precision), ("attention", "cudnn"), ("compile", compile)],
+                rate,
+            );
         }
     }
     made.cell(&[("model", "454m"), ("precision", "bf16"), ("attention", "naive"), ("compile", "none")], 61_000.0);
-    made.cell(&[("model", "454m"), ("precision", "fp8-delayed"), ("attention", "naive"), ("compile", "none")], 40_000.0);
+    made.cell(
+        &[("model", "454m"), ("precision", "fp8-delayed"), ("attention", "naive"), ("compile", "none")],
+        40_000.0,
+    );
     let ids: Vec<CellId> = made.run.manifest.cells.iter().map(|cell| cell.id.clone()).collect();
     made.fail(&ids[12], End::OutOfMemory { message: "cudaMalloc of 17.2 GB failed: 3.1 GB free".into() });
     made.fail(&ids[13], End::Skipped { reason: "naive attention has no FP8 form".into() });
@@ -401,7 +407,8 @@ impl Maker {
             Verdict::NumbersWrong | Verdict::Skipped => ("other", "see the cell"),
         };
         let measured = !matches!(verdict, Verdict::Failed | Verdict::Missing | Verdict::New | Verdict::Incomparable);
-        let figure = self.figures.iter().find(|cell| cell.cell.id == *id).and_then(|cell| cell.figure("tokens_per_second"));
+        let figure =
+            self.figures.iter().find(|cell| cell.cell.id == *id).and_then(|cell| cell.figure("tokens_per_second"));
         let value = figure.map(|figure| figure.estimate.point);
         let known = |value: f64| measured.then_some(value);
         self.conclusion.changes.push(Change {
@@ -516,8 +523,13 @@ fn findings(bf16: &CellId, fp8: &CellId) -> Vec<Finding> {
         Finding {
             kind: Kind::Fp8SlowerThanBf16,
             severity: Severity::High,
-            sentence: "FP8 without compilation is 2.75 × slower than BF16: 61 % of its step is quantise, transpose and amax".into(),
-            evidence: vec!["38.1 k against 104.9 k tokens/s".into(), "quantise 310 ms, transpose 121 ms, amax 92 ms of 860 ms".into()],
+            sentence:
+                "FP8 without compilation is 2.75 × slower than BF16: 61 % of its step is quantise, transpose and amax"
+                    .into(),
+            evidence: vec![
+                "38.1 k against 104.9 k tokens/s".into(),
+                "quantise 310 ms, transpose 121 ms, amax 92 ms of 860 ms".into(),
+            ],
             next_step: "Compare at compile = full, where fusion takes these ops away.".into(),
             cells: vec![fp8.clone(), bf16.clone()],
         },

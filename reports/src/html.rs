@@ -87,13 +87,43 @@ impl<'a> Pivot<'a> {
                 })
                 .collect(),
         };
-        let metric =
-            |column: &'a crate::view::column::Column| PivotMetric { label: &column.label, unit: &column.scale.unit, better: column.better };
+        let metric = |column: &'a crate::view::column::Column| PivotMetric {
+            label: &column.label,
+            unit: &column.scale.unit,
+            better: column.better,
+        };
         Self {
             axes: view.axes.iter().map(|axis| (axis.name.as_str(), axis.values.as_slice())).collect(),
             metrics: view.columns.iter().map(metric).collect(),
             shown: [view.matrix.rows, view.matrix.columns, view.matrix.metric],
             cells: view.cells.iter().zip(&view.slots).map(cell).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+
+    fn page((run, summary, conclusion): &example::Inputs) -> String {
+        render(&View::new(run, summary, conclusion)).unwrap()
+    }
+
+    #[test]
+    fn the_study_shows_every_section() {
+        let page = page(&example::study());
+        if let Ok(folder) = std::env::var("STEPWATCH_REPORT_PICTURES") {
+            let write = |name: &str, text: &str| std::fs::write(format!("{folder}/{name}.html"), text).unwrap();
+            write("study", &page);
+            write("cpu", &self::page(&example::first_on_cpu()));
+            write("hostile", &self::page(&example::hostile()));
+            write("sized", &self::page(&example::sized(300, 5, 30)));
+        }
+        for text in
+            ["1 of 14 cells regressed, by code", "▼ −2.30 %", "id=\"waterfalls\"", "id=\"trends\"", "out-of-memory"]
+        {
+            assert!(page.contains(text), "{text} is not in the page");
         }
     }
 }

@@ -171,9 +171,7 @@ fn finding(finding: &FindingView) -> Value {
 
 fn waterfall(waterfall: &WaterfallView) -> Value {
     let steps = waterfall.rows.iter().filter(|row| !row.total);
-    let step = |row: &crate::chart::waterfall::WaterfallRow| {
-        json!({"class": row.label, "from_seconds": row.seconds[0], "to_seconds": row.seconds[1]})
-    };
+    let step = |row: &crate::chart::waterfall::WaterfallRow| json!({"class": row.label, "from_seconds": row.seconds[0], "to_seconds": row.seconds[1]});
     json!({
         "from": waterfall.from.cell,
         "to": waterfall.to.cell,

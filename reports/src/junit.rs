@@ -44,7 +44,8 @@ fn case(class: &str, name: &str, status: TestCaseStatus) -> TestCase {
 }
 
 fn cell_cases(view: &View, cell: &CellView) -> Vec<TestCase> {
-    let gated: Vec<&str> = view.columns.iter().filter(|column| column.gated).map(|column| column.name.as_str()).collect();
+    let gated: Vec<&str> =
+        view.columns.iter().filter(|column| column.gated).map(|column| column.name.as_str()).collect();
     // A run in which nothing was measured still has its cells.
     let names = if gated.is_empty() { vec!["measured"] } else { gated };
     names.into_iter().map(|metric| case(&cell.id, metric, of_metric(cell, metric))).collect()
@@ -88,8 +89,11 @@ fn of_change(change: &ChangeView) -> TestCaseStatus {
 }
 
 fn of_claim(claim: &ClaimView) -> TestCaseStatus {
-    let pairs: Vec<String> =
-        claim.pairs.iter().map(|pair| format!("{} over {}: {} ({})", pair.of.cell, pair.over.cell, pair.ratio, pair.why)).collect();
+    let pairs: Vec<String> = claim
+        .pairs
+        .iter()
+        .map(|pair| format!("{} over {}: {} ({})", pair.of.cell, pair.over.cell, pair.ratio, pair.why))
+        .collect();
     let text = format!("{} {}: {}", claim.metric, claim.asserts, pairs.join("; "));
     match (claim.mark.word, claim.gate) {
         ("confirmed", _) => TestCaseStatus::success(),

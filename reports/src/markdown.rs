@@ -85,7 +85,8 @@ fn code(text: &str) -> String {
 fn head(view: &View, page: &mut Page) {
     page.line(&format!("## {} {}", view.outcome.glyph, plain(&view.outcome.headline)));
     page.line("");
-    let counts: Vec<String> = view.counts.iter().map(|c| format!("{} {} {}", c.mark.glyph, c.cells, c.mark.word)).collect();
+    let counts: Vec<String> =
+        view.counts.iter().map(|c| format!("{} {} {}", c.mark.glyph, c.cells, c.mark.word)).collect();
     page.line(&format!("{} — exit {}: {}", counts.join(" · "), view.outcome.exit_code, view.outcome.exit));
     if let Some(emulated) = &view.emulated {
         page.line("");
@@ -121,7 +122,13 @@ fn problems(view: &View, page: &mut Page) {
         page.line("|---|---|---|");
         for cell in view.cells.iter().filter(ended) {
             let end = &cell.end;
-            page.line(&format!("| {} | {} {} | {} |", code(&cell.id), end.mark.glyph, end.mark.word, plain(&end.reason)));
+            page.line(&format!(
+                "| {} | {} {} | {} |",
+                code(&cell.id),
+                end.mark.glyph,
+                end.mark.word,
+                plain(&end.reason)
+            ));
         }
     }
     let loud = |change: &&ChangeView| change.mark.tone <= Tone::Good || change.blind;

@@ -45,13 +45,16 @@ impl Page {
     }
 
     fn tone(&self, text: &str, tone: Tone) -> String {
-        self.paint(text, match tone {
-            Tone::Bad => "31",
-            Tone::Warn => "33",
-            Tone::Good => "32",
-            Tone::Calm => "",
-            Tone::Mute => "2",
-        })
+        self.paint(
+            text,
+            match tone {
+                Tone::Bad => "31",
+                Tone::Warn => "33",
+                Tone::Good => "32",
+                Tone::Calm => "",
+                Tone::Mute => "2",
+            },
+        )
     }
 
     fn mark(&self, mark: Mark) -> String {
@@ -63,8 +66,11 @@ fn head(view: &View, page: &mut Page) {
     let outcome = &view.outcome;
     let headline = page.tone(&format!("{} {}", outcome.glyph, outcome.headline), outcome.tone);
     page.line(&page.paint(&headline, "1"));
-    let counts: Vec<String> =
-        view.counts.iter().map(|c| page.tone(&format!("{} {} {}", c.mark.glyph, c.cells, c.mark.word), c.mark.tone)).collect();
+    let counts: Vec<String> = view
+        .counts
+        .iter()
+        .map(|c| page.tone(&format!("{} {} {}", c.mark.glyph, c.cells, c.mark.word), c.mark.tone))
+        .collect();
     page.line(&format!("  {}", counts.join(" · ")));
     page.line(&format!("  {} · {} · {} · {}", view.scenario, view.device, view.started, view.size));
     page.line(&format!("  {}", view.reference.sentence));
@@ -86,7 +92,11 @@ fn matrix(view: &View, page: &mut Page) {
         },
     );
     let axis = |index: Option<usize>| index.map_or("", |i| view.axes[i].name.as_str());
-    page.heading(&format!("Matrix: {name}, {} down, {} across", or_none(axis(view.matrix.rows)), or_none(axis(view.matrix.columns))));
+    page.heading(&format!(
+        "Matrix: {name}, {} down, {} across",
+        or_none(axis(view.matrix.rows)),
+        or_none(axis(view.matrix.columns))
+    ));
     for panel in &view.matrix.panels {
         if !panel.title.is_empty() {
             page.line(&format!("  {}", panel.title));
@@ -187,7 +197,10 @@ fn claims(view: &View, page: &mut Page) {
         page.line(&format!("  {}  “{}” ({} {}{gate})", page.mark(claim.mark), claim.text, claim.metric, claim.asserts));
         for pair in &claim.pairs {
             let interval = if pair.interval.is_empty() { String::new() } else { format!(" ({})", pair.interval) };
-            page.line(&format!("      {} over {}: {}{interval} — {}", pair.of.cell, pair.over.cell, pair.ratio, pair.why));
+            page.line(&format!(
+                "      {} over {}: {}{interval} — {}",
+                pair.of.cell, pair.over.cell, pair.ratio, pair.why
+            ));
         }
     }
 }

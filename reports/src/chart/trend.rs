@@ -6,9 +6,9 @@ use stepwatch_record::trend::Trend;
 use super::{Axis, range};
 use crate::clean;
 use crate::format::{self, Scale};
+use crate::view::Links;
 use crate::view::change::Link;
 use crate::view::column::Column;
-use crate::view::Links;
 
 const WIDTH: i32 = 240;
 const HEIGHT: i32 = 48;

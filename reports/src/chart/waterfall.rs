@@ -7,8 +7,8 @@ use stepwatch_record::waterfall::Waterfall;
 use super::{Axis, range};
 use crate::clean;
 use crate::format::{Hint, Scale};
-use crate::view::change::Link;
 use crate::view::Links;
+use crate::view::change::Link;
 
 /// Width of the bars' area, pixels.
 const WIDTH: i32 = 400;

@@ -1,10 +1,10 @@
 //! One cell in full: figures, rounds, numbers checked, plan, how it ended and the command that runs it again.
 
 use serde::Serialize;
+use stepwatch_record::Cell;
 use stepwatch_record::figure::{CellFigures, Figure};
 use stepwatch_record::plan::{Plan, PlanFile, Verification};
 use stepwatch_record::run::{End, Round, RoundRecord, Run};
-use stepwatch_record::Cell;
 
 use super::change::ChangeView;
 use super::column::Column;
@@ -305,7 +305,10 @@ fn plan_view(plan: &Plan) -> PlanView {
 
 fn verification_view(verification: &Verification) -> VerificationView {
     let mut facts = vec![
-        fact("worst gradient SQNR", format!("{} dB against {}", format::number(verification.worst_sqnr_db), verification.against)),
+        fact(
+            "worst gradient SQNR",
+            format!("{} dB against {}", format::number(verification.worst_sqnr_db), verification.against),
+        ),
         fact("loss of step 0", format!("{} nats", format::number(verification.loss))),
         fact("gradient norm", format::number(verification.grad_norm)),
     ];

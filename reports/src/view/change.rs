@@ -4,9 +4,9 @@ use serde::Serialize;
 use stepwatch_record::comparison::{Change, JudgedClaim, Verdict};
 use stepwatch_record::finding::{Finding, Kind};
 
+use super::Links;
 use super::column::Column;
 use super::mark::Mark;
-use super::Links;
 use crate::clean;
 use crate::format::{self, Hint, Scale};
 
