@@ -47,10 +47,7 @@ fn unequal_pairs_are_neither_confirmed_nor_refuted() {
     });
     let conclusion = judge(&unequal);
     assert_eq!((conclusion.claims[0].verdict, conclusion.exit_code), (ClaimVerdict::Undecided, 0));
-    assert_eq!(
-        conclusion.claims[0].pairs[0].why,
-        "the two differ in more than the claim names: batch_size: 16 and 4"
-    );
+    assert_eq!(conclusion.claims[0].pairs[0].why, "the two differ in more than the claim names: batch_size: 16 and 4");
     assert_eq!(kinds(&conclusion), [Kind::UnequalComparison]);
 }
 

@@ -221,7 +221,10 @@ fn intervals_of_single_figures_hold_as_often_as_they_say() {
                     let tolerance = if sd == 0.0 { 0.0 } else { 0.006 };
                     let least = confidence - tolerance - 4.0 * (confidence * (1.0 - confidence) / all as f64).sqrt();
                     assert!(coverage >= least, "{confidence}, {rounds} rounds, {cells} cells {name}: {coverage}");
-                    assert!(coverage <= confidence + 0.03, "too wide: {confidence}, {rounds}, {cells} {name}: {coverage}");
+                    assert!(
+                        coverage <= confidence + 0.03,
+                        "too wide: {confidence}, {rounds}, {cells} {name}: {coverage}"
+                    );
                 }
             }
         }

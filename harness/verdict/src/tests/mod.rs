@@ -3,8 +3,8 @@
 mod claims;
 mod error_rates;
 mod figures;
+mod findings;
 mod properties;
 pub(crate) mod random;
 pub(crate) mod scripted;
-mod findings;
 mod verdicts;

@@ -77,11 +77,6 @@ impl Script {
         self
     }
 
-    /// Many cells at once, named `c0`, `c1`, …
-    pub(crate) fn cells(self, rates: &[Vec<f64>]) -> Self {
-        rates.iter().enumerate().fold(self, |script, (i, rates)| script.cell(&format!("c{i}"), rates))
-    }
-
     /// Lets every round of a cell end so.
     pub(crate) fn ends(mut self, name: &str, end: &End) -> Self {
         self.each_round(name, |round| round.record.end = end.clone());

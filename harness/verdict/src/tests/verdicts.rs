@@ -46,13 +46,41 @@ fn every_verdict_has_its_reason_and_exit_code() {
             "interval-too-wide",
             6,
         ),
-        ("equal values", one("a", &[1000.0; 5]), vec![one("a", &[1000.0; 5])], Verdict::Unchanged, "interval-within-equal", 0),
-        ("equal, then 2 % less", one("a", &[980.0; 5]), vec![one("a", &[1000.0; 5])], Verdict::Regressed, "interval-beyond-margin", 5),
+        (
+            "equal values",
+            one("a", &[1000.0; 5]),
+            vec![one("a", &[1000.0; 5])],
+            Verdict::Unchanged,
+            "interval-within-equal",
+            0,
+        ),
+        (
+            "equal, then 2 % less",
+            one("a", &[980.0; 5]),
+            vec![one("a", &[1000.0; 5])],
+            Verdict::Regressed,
+            "interval-beyond-margin",
+            5,
+        ),
         ("failed", ends(End::Failed { message: "boom".into() }), reference(), Verdict::Failed, "failed", 3),
         ("crashed", ends(End::Crashed { signal: 11 }), reference(), Verdict::Failed, "crashed", 3),
         ("timed out", ends(End::TimedOut { seconds: 3.0 }), reference(), Verdict::Failed, "timed-out", 3),
-        ("out of memory", ends(End::OutOfMemory { message: "x".into() }), reference(), Verdict::Failed, "out-of-memory", 3),
-        ("wrong", ends(End::NumbersWrong { message: "NaN".into() }), reference(), Verdict::NumbersWrong, "numbers-wrong", 4),
+        (
+            "out of memory",
+            ends(End::OutOfMemory { message: "x".into() }),
+            reference(),
+            Verdict::Failed,
+            "out-of-memory",
+            3,
+        ),
+        (
+            "wrong",
+            ends(End::NumbersWrong { message: "NaN".into() }),
+            reference(),
+            Verdict::NumbersWrong,
+            "numbers-wrong",
+            4,
+        ),
         (
             "unverified",
             one("a", &QUIET).verification("a", false, &["gradient of wq: 3 dB"]),
@@ -61,7 +89,14 @@ fn every_verdict_has_its_reason_and_exit_code() {
             "numbers-wrong",
             4,
         ),
-        ("skipped, reference has it", ends(skipped.clone()), reference(), Verdict::Failed, "skipped-reference-has-it", 3),
+        (
+            "skipped, reference has it",
+            ends(skipped.clone()),
+            reference(),
+            Verdict::Failed,
+            "skipped-reference-has-it",
+            3,
+        ),
         (
             "skipped in both",
             ends(skipped.clone()),
@@ -87,7 +122,14 @@ fn every_verdict_has_its_reason_and_exit_code() {
             "rounds-missing",
             3,
         ),
-        ("other GPU", one("a", &QUIET).with(|run| gpu(run, "H200")), reference(), Verdict::Incomparable, "machine-differs", 6),
+        (
+            "other GPU",
+            one("a", &QUIET).with(|run| gpu(run, "H200")),
+            reference(),
+            Verdict::Incomparable,
+            "machine-differs",
+            6,
+        ),
         (
             "other backend",
             one("a", &QUIET).with(|run| run.manifest.backend = "cpu".into()),
@@ -124,10 +166,7 @@ fn drop_empty(mut script: Script) -> Script {
 fn without_a_reference_only_what_is_wrong_is_said() {
     let good = judge(&one("a", &QUIET), &[]);
     assert_eq!((good.changes.len(), good.exit_code), (0, 0));
-    assert_eq!(
-        good.headline,
-        "1 cell measured; no reference yet: accept this run with `stepwatch baseline accept`"
-    );
+    assert_eq!(good.headline, "1 cell measured; no reference yet: accept this run with `stepwatch baseline accept`");
     let bad = judge(&one("a", &QUIET).ends("a", &End::Crashed { signal: 11 }), &[]);
     assert_eq!((bad.changes.len(), bad.exit_code), (1, 3));
     assert_eq!(bad.headline, "1 of 1 cell failed: a: crashed: killed by signal 11");
