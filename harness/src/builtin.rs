@@ -3,149 +3,179 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stepwatch_model::config::StepConfig;
+use stepwatch_model::session::{self, Backend, Session, SessionError, StepTime};
 use stepwatch_record::message::{FromWorker, Ready};
 use stepwatch_record::plan::{Plan, Verification};
 use stepwatch_record::profile::OpClass;
 
-/// One step's times.
-#[derive(Debug, Clone, Copy)]
-pub struct Step {
-    /// Counted from 0, the first step included.
-    pub step: u64,
-    /// Host time at its end, ns since the session was opened.
-    pub t_ns: u64,
-    /// Its duration as the device saw it, ns.
-    pub gpu_ns: u64,
-    /// Its SM cycles; 0 where unknown.
-    pub cycles: u64,
-    /// Its loss, nats.
-    pub loss: f64,
-}
-
 /// Why a session cannot go on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SessionEnd {
-    /// Too little memory.
-    OutOfMemory(String),
-    /// It cannot run here.
-    Unsupported(String),
-    /// Its numbers are wrong.
-    NumbersWrong(String),
-    /// Anything else.
-    Failed(String),
-}
+#[derive(Debug)]
+pub struct Ended(SessionError);
 
-impl SessionEnd {
+impl Ended {
+    /// A failure in words of the worker's own.
+    #[must_use]
+    pub fn failed(message: String) -> Self {
+        Self(SessionError::Failed(message))
+    }
+
     /// How the worker tells it.
     #[must_use]
-    pub fn message(&self) -> FromWorker {
-        let (kind, message) = match self {
-            Self::Unsupported(reason) => return FromWorker::Skipped { reason: reason.clone() },
-            Self::OutOfMemory(message) => ("out-of-memory", message),
-            Self::NumbersWrong(message) => ("numbers-wrong", message),
-            Self::Failed(message) => ("failed", message),
+    pub fn message(self) -> FromWorker {
+        let (kind, message) = match self.0 {
+            SessionError::Unsupported(reason) => return FromWorker::Skipped { reason },
+            SessionError::OutOfMemory(message) => ("out-of-memory", message),
+            SessionError::NumbersWrong(message) => ("numbers-wrong", message),
+            SessionError::Failed(message) => ("failed", message),
         };
-        FromWorker::Failed { kind: kind.to_owned(), message: message.clone() }
+        FromWorker::Failed { kind: kind.to_owned(), message }
     }
 }
 
-/// A session that runs steps.
-pub struct Running {}
-
-/// What `prepare` settled.
-pub struct Prepared {
-    /// The plan.
-    pub plan: Plan,
-    /// What was checked.
-    pub verification: Verification,
-    /// Steps run for it.
-    pub steps: u64,
+impl From<SessionError> for Ended {
+    fn from(error: SessionError) -> Self {
+        Self(error)
+    }
 }
 
-const ABSENT: &str = "the built-in step is not there yet";
+/// The backend that the parent names.
+///
+/// # Errors
+/// When it names none.
+pub fn backend(name: &str) -> Result<Backend, String> {
+    match name {
+        "cpu" => Ok(Backend::Cpu),
+        "cuda" => Ok(Backend::Cuda),
+        "null" => Ok(Backend::Null),
+        other => Err(format!("`{other}` is no backend: cpu, cuda or null")),
+    }
+}
 
 /// Settles the plan of a cell and checks its numbers.
 ///
 /// # Errors
-/// [`SessionEnd`].
-pub fn prepare(_config: &StepConfig, _backend: &str, _seed: u64) -> Result<Prepared, SessionEnd> {
-    Err(SessionEnd::Unsupported(ABSENT.to_owned()))
+/// [`Ended`] when it cannot.
+pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<(Plan, Verification), Ended> {
+    let prepared = session::prepare(config, backend, seed)?;
+    Ok((convert(&prepared.plan)?, convert(&prepared.verification)?))
 }
 
 /// Time per op class.
 ///
 /// # Errors
-/// [`SessionEnd`].
+/// [`Ended`] when it cannot.
 pub fn profile(
-    _config: &StepConfig,
-    _backend: &str,
-    _plan: &serde_json::Value,
-    _seed: u64,
-) -> Result<Vec<OpClass>, SessionEnd> {
-    Err(SessionEnd::Unsupported(ABSENT.to_owned()))
+    config: &StepConfig,
+    backend: Backend,
+    plan: &serde_json::Value,
+    seed: u64,
+) -> Result<Vec<OpClass>, Ended> {
+    let ops = session::profile(config, backend, plan_of(plan)?.as_ref(), seed)?;
+    ops.iter().map(convert).collect()
 }
 
-/// Builds, places and initialises a cell.
-///
-/// # Errors
-/// [`SessionEnd`].
-pub fn open(
-    _config: &StepConfig,
-    _backend: &str,
-    _plan: &serde_json::Value,
-    _seed: u64,
-) -> Result<Running, SessionEnd> {
-    Err(SessionEnd::Unsupported(ABSENT.to_owned()))
+/// A cell that runs steps.
+pub struct Running {
+    session: Session,
 }
 
 impl Running {
-    /// Runs the first step to its end.
+    /// Builds, places and initialises a cell; no step has run then.
     ///
     /// # Errors
-    /// [`SessionEnd`].
-    pub fn first_step(&mut self) -> Result<Step, SessionEnd> {
-        Err(SessionEnd::Unsupported(ABSENT.to_owned()))
+    /// [`Ended`] when it cannot.
+    pub fn open(config: &StepConfig, backend: Backend, plan: &serde_json::Value, seed: u64) -> Result<Self, Ended> {
+        Ok(Self { session: Session::open(config, backend, plan_of(plan)?.as_ref(), seed)? })
     }
 
-    /// Runs one more step; the times of steps that finished, which on a GPU may lag behind.
+    /// Runs the first step to its end: on every backend it is the slow one, and no later step is in flight.
     ///
     /// # Errors
-    /// [`SessionEnd`].
-    pub fn advance(&mut self) -> Result<Vec<Step>, SessionEnd> {
-        Err(SessionEnd::Unsupported(ABSENT.to_owned()))
+    /// [`Ended`] when it cannot.
+    pub fn first_step(&mut self) -> Result<StepTime, Ended> {
+        let mut times = self.session.advance(1)?;
+        if times.is_empty() {
+            times = self.session.drain()?;
+        }
+        times.pop().ok_or_else(|| Ended::failed("the first step has no time".to_owned()))
+    }
+
+    /// Submits one more step; the times of those that finished, which on a GPU lag behind.
+    ///
+    /// # Errors
+    /// [`Ended`] when it cannot.
+    pub fn advance(&mut self) -> Result<Vec<StepTime>, Ended> {
+        Ok(self.session.advance(1)?)
     }
 
     /// The times of the steps still in flight.
     ///
     /// # Errors
-    /// [`SessionEnd`].
-    pub fn drain(&mut self) -> Result<Vec<Step>, SessionEnd> {
-        Ok(Vec::new())
+    /// [`Ended`] when one fails.
+    pub fn drain(&mut self) -> Result<Vec<StepTime>, Ended> {
+        Ok(self.session.drain()?)
     }
 
     /// What really runs.
     #[must_use]
     pub fn describe(&self) -> Ready {
-        Ready::default()
-    }
-
-    /// Tokens of one step.
-    #[must_use]
-    pub fn tokens(&self) -> u64 {
-        0
+        let description = self.session.describe();
+        Ready {
+            device: Some(description.device),
+            parameters_count: Some(description.parameters_count),
+            fp8_linears: Some(description.fp8_linears),
+            attention: Some(description.attention),
+            passes: description.passes,
+            flops_per_token: Some(description.flops_per_token),
+            ..Ready::default()
+        }
     }
 
     /// Peak memory, bytes.
     #[must_use]
     pub fn peak_memory_bytes(&self) -> u64 {
-        0
+        self.session.peak_memory_bytes()
     }
 }
 
+/// The plan as the model knows it; none where the parent has none.
+fn plan_of(plan: &serde_json::Value) -> Result<Option<stepwatch_model::plan::Plan>, Ended> {
+    if plan.is_null() {
+        return Ok(None);
+    }
+    convert(plan).map(Some)
+}
+
 /// The two halves never import each other: what both know is carried over as JSON of one form.
-#[allow(dead_code)]
-fn convert<T: DeserializeOwned>(value: &impl Serialize) -> Result<T, SessionEnd> {
+fn convert<T: DeserializeOwned>(value: &impl Serialize) -> Result<T, Ended> {
     serde_json::to_value(value)
         .and_then(serde_json::from_value)
-        .map_err(|error| SessionEnd::Failed(format!("model and record disagree on a type: {error}")))
+        .map_err(|error| Ended::failed(format!("model and record disagree on a type: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_and_verifications_have_one_form_on_both_sides() {
+        let plan = stepwatch_model::plan::Plan { hash: "abc".into(), flops: 1.5, ..Default::default() };
+        let ours: Plan = convert(&plan).unwrap();
+        let back: stepwatch_model::plan::Plan = convert(&ours).unwrap();
+        assert_eq!((ours.hash.as_str(), back), ("abc", plan));
+    }
+
+    #[test]
+    fn every_end_of_a_session_has_its_message() {
+        let told = |error: SessionError| serde_json::to_string(&Ended(error).message()).unwrap();
+        assert_eq!(told(SessionError::Unsupported("x".into())), r#"{"type":"skipped","reason":"x"}"#);
+        assert_eq!(
+            told(SessionError::OutOfMemory("x".into())),
+            r#"{"type":"failed","kind":"out-of-memory","message":"x"}"#
+        );
+        assert_eq!(
+            told(SessionError::NumbersWrong("x".into())),
+            r#"{"type":"failed","kind":"numbers-wrong","message":"x"}"#
+        );
+    }
 }

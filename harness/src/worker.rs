@@ -12,7 +12,9 @@ use stepwatch_record::Parameters;
 use stepwatch_record::message::{Finished, FromWorker, Mode, Ready, Samples, ToWorker};
 use stepwatch_record::version::PROTOCOL;
 
-use crate::builtin::{self, Running, SessionEnd, Step};
+use stepwatch_model::session::{Backend, StepTime};
+
+use crate::builtin::{self, Ended, Running};
 use crate::scenario::config_of;
 
 /// A batch is sent after this long …
@@ -35,11 +37,11 @@ enum Trouble {
     /// The parent is gone or talks nonsense: nobody to tell.
     Parent(String),
     /// The session ended badly; the parent is told.
-    Session(SessionEnd),
+    Session(Ended),
 }
 
-impl From<SessionEnd> for Trouble {
-    fn from(end: SessionEnd) -> Self {
+impl From<Ended> for Trouble {
+    fn from(end: Ended) -> Self {
         Self::Session(end)
     }
 }
@@ -68,14 +70,14 @@ pub fn run(backend: &str, began: Instant) -> Result<(), String> {
 }
 
 fn serve(asked: &Asked, backend: &str, began: Instant, stop: &AtomicBool, line: &mut Line) -> Result<(), Trouble> {
-    let config = config_of(&asked.parameters).map_err(SessionEnd::Failed)?;
+    let config = config_of(&asked.parameters).map_err(Ended::failed)?;
+    let backend: Backend = builtin::backend(backend).map_err(Trouble::Parent)?;
     match asked.mode {
         Mode::Prepare => {
-            let prepared = builtin::prepare(&config, backend, asked.seed)?;
-            let steps = prepared.steps;
-            send(line, &FromWorker::Planned(prepared.plan))?;
-            send(line, &FromWorker::Verified(prepared.verification))?;
-            send(line, &FromWorker::Finished(Finished { steps, ..Finished::default() }))?;
+            let (plan, verification) = builtin::prepare(&config, backend, asked.seed)?;
+            send(line, &FromWorker::Planned(plan))?;
+            send(line, &FromWorker::Verified(verification))?;
+            send(line, &FromWorker::Finished(Finished::default()))?;
             Ok(())
         }
         Mode::Profile => {
@@ -85,18 +87,17 @@ fn serve(asked: &Asked, backend: &str, began: Instant, stop: &AtomicBool, line: 
             Ok(())
         }
         Mode::Measure => {
-            let opening = Instant::now();
-            let mut running = builtin::open(&config, backend, &asked.plan, asked.seed)?;
-            let _ = opening;
-            measure(&mut running, asked, began, stop, line)
+            let running = Running::open(&config, backend, &asked.plan, asked.seed)?;
+            measure(running, asked, config.tokens() as u64, began, stop, line)
         }
     }
 }
 
 /// Runs the first step, says `ready`, and then sends steps until told to stop.
 fn measure(
-    running: &mut Running,
+    mut running: Running,
     asked: &Asked,
+    tokens: u64,
     began: Instant,
     stop: &AtomicBool,
     line: &mut Line,
@@ -110,43 +111,34 @@ fn measure(
         ..running.describe()
     };
     send(line, &FromWorker::Ready(ready))?;
-    let mut batch = Batch::new(running.tokens());
+    let mut batch = Batch::new(tokens);
     let mut last = first;
-    let mut steps = 0;
-    while steps < asked.max_steps && !stop.load(Ordering::Relaxed) {
-        for step in running.advance()? {
-            check(&step)?;
+    let mut steps = 1;
+    let mut take = |times: Vec<StepTime>, batch: &mut Batch| {
+        for time in times {
             steps += 1;
-            last = step;
-            batch.push(&step);
+            last = time;
+            batch.push(&time);
         }
+        steps
+    };
+    let mut run = 1;
+    while run <= asked.max_steps && !stop.load(Ordering::Relaxed) {
+        run = take(running.advance()?, &mut batch);
         if batch.is_due() {
             batch.send(line)?;
         }
     }
-    for step in running.drain()? {
-        check(&step)?;
-        steps += 1;
-        last = step;
-        batch.push(&step);
-    }
+    let steps = take(running.drain()?, &mut batch);
     batch.send(line)?;
     let finished = Finished {
-        steps: steps + 1,
+        steps,
         loss: Some(last.loss),
         peak_memory_bytes: Some(running.peak_memory_bytes()),
         cast_overflows: None,
     };
     send(line, &FromWorker::Finished(finished))?;
     Ok(())
-}
-
-/// A loss that is not finite makes every later step's time the time of nothing.
-fn check(step: &Step) -> Result<(), SessionEnd> {
-    if step.loss.is_finite() {
-        return Ok(());
-    }
-    Err(SessionEnd::NumbersWrong(format!("the loss of step {} is {}", step.step, step.loss)))
 }
 
 /// Steps on their way to the parent.
@@ -161,7 +153,7 @@ impl Batch {
         Self { samples: Samples { tokens, ..Samples::default() }, next: 0, since: Instant::now() }
     }
 
-    fn push(&mut self, step: &Step) {
+    fn push(&mut self, step: &StepTime) {
         self.samples.t_ns.push(step.t_ns);
         self.samples.gpu_ns.push(step.gpu_ns);
         self.samples.cycles.push(step.cycles);

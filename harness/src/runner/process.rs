@@ -167,7 +167,7 @@ impl Process {
     /// Kills the group and all descendants; says which descendants beside the worker itself there were. The worker is
     /// not reaped yet, so neither its process id nor its group's can be another's.
     fn kill_tree(&self) -> Vec<u32> {
-        let descendants = tree::descendants(self.pid);
+        let descendants = tree::started_by(self.pid);
         if let Some(group) = pid_of(self.pid) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -182,6 +182,7 @@ impl Drop for Process {
             self.kill_tree();
             let _ = self.child.wait();
             interrupt::worker_runs(None);
+            tree::kill_adopted(&mut BTreeSet::new());
         }
     }
 }

@@ -21,6 +21,17 @@ pub fn adopt_orphans() {
     }
 }
 
+/// What a worker started and still lives: its descendants, and, where orphans are adopted, all of ours but itself.
+#[must_use]
+pub fn started_by(worker: u32) -> Vec<u32> {
+    if !ADOPTING.load(Ordering::SeqCst) {
+        return descendants(worker);
+    }
+    let mut found = descendants(std::process::id());
+    found.retain(|pid| *pid != worker);
+    found
+}
+
 /// The living descendants of a process, itself left out.
 #[must_use]
 pub fn descendants(root: u32) -> Vec<u32> {

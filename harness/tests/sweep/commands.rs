@@ -1,0 +1,161 @@
+//! The commands over stored runs: names of runs, comparison, baselines, export, shards, and folders that are damaged.
+
+use std::fs;
+
+use crate::stage::{Stage, Told};
+
+const SCENARIO: &str = r#"
+[scenario]
+name = "stored"
+backend = "cpu"
+
+[[matrix]]
+workload = "script"
+kind = ["a", "b", "c", "d", "e"]
+
+[workloads.script]
+command = ["sh", "./worker.sh", "{kind}"]
+axes = { kind = ["a", "b", "c", "d", "e"] }
+metrics.tokens_per_second = { regex = 'tokens/sec: (\S+)', unit = "1/s", better = "higher" }
+
+[measure]
+rounds = { min = 5, max = 5 }
+timeout = "60s"
+
+[policy]
+gate = ["tokens_per_second"]
+"#;
+
+/// Prints 1000 tokens a second, scaled by `factor`, with a little noise from the round.
+fn script(factor: &str) -> String {
+    format!("awk -v r=$STEPWATCH_ROUND 'BEGIN {{ print \"tokens/sec:\", 1000 * {factor} * (1 + r / 10000) }}'")
+}
+
+fn stage() -> Stage {
+    Stage::new(&[("s.toml", SCENARIO), ("worker.sh", &script("1"))])
+}
+
+fn newest(stage: &Stage) -> String {
+    stepwatch::store::newest_first(&stage.path("runs"), None)[0].folder.display().to_string()
+}
+
+#[track_caller]
+fn says(told: &Told, text: &str) {
+    assert!(told.stderr.contains(text), "{text} is not in:\n{}", told.stderr);
+}
+
+#[test]
+fn from_baseline_to_regression_and_back() {
+    let stage = stage();
+    let told = stage.run(&["run", "s.toml"]).exits(0);
+    assert!(told.stdout.contains("report: runs/stored/"), "{}", told.stdout);
+    stage.run(&["baseline", "accept", "latest", "--reason", "first"]).exits(0);
+    stage.run(&["run", "s.toml"]).exits(0);
+    stage.run(&["compare", "prev", "latest"]).exits(0);
+
+    fs::write(stage.path("worker.sh"), script("0.9")).unwrap();
+    let told = stage.run(&["run", "s.toml"]).exits(5);
+    assert!(told.stdout.contains("regressed"), "{}", told.stdout);
+    stage.run(&["run", "s.toml", "--no-compare"]).exits(0);
+    for format in ["text", "json", "markdown", "junit"] {
+        let told = stage.run(&["compare", "stored/latest", "--format", format]).exits(5);
+        assert!(told.stdout.contains("regressed"), "{format}: {}", told.stdout);
+    }
+    let told = stage.run(&["explain", "latest", "script/a"]).exits(0);
+    assert!(told.stdout.contains("tokens_per_second (gated): regressed ["), "{}", told.stdout);
+    let told = stage.run(&["explain", "latest", "script/a", "script/b"]).exits(0);
+    assert!(told.stdout.contains("kind: a → b"), "{}", told.stdout);
+
+    let accepted = stage.run(&["baseline", "list"]).exits(0).stdout;
+    assert!(accepted.contains(": first\tstands"), "{accepted}");
+    let id = accepted.split('\t').nth(1).unwrap().to_owned();
+    stage.run(&["baseline", "revoke", &id, "--reason", "wrong day"]).exits(0);
+    says(&stage.run(&["compare", "latest"]).exits(0), "note: stored has no accepted baseline");
+    assert!(stage.run(&["baseline", "list"]).stdout.contains("wrong day"));
+}
+
+#[test]
+fn runs_are_named_by_path_id_latest_and_prev() {
+    let stage = stage();
+    says(&stage.run(&["compare", "latest"]).exits(2), "error: there is no run `latest` in runs: nothing was run there yet");
+    stage.run(&["run", "s.toml", "--rounds", "2"]).exits(0);
+    says(&stage.run(&["compare", "prev"]).exits(2), "stored has only one run");
+    says(&stage.run(&["compare", "nowhere"]).exits(2), "a RUN is the path of a run folder, an id, `latest` or `prev`");
+    says(&stage.run(&["compare", "."]).exits(2), "error: . is no run folder: it has no run.json");
+    let folder = newest(&stage);
+    let id = folder.rsplit('/').next().unwrap();
+    for name in [folder.as_str(), id, "latest", "stored/latest"] {
+        let told = stage.run(&["export", name, "--format", "csv"]).exits(0);
+        assert_eq!(told.stdout.lines().count(), 6, "{}", told.stdout);
+    }
+    says(&stage.run(&["run", "s.toml", "--baseline", "nowhere"]).exits(2), "there is no run `nowhere`");
+    says(&stage.run(&["explain", "latest", "script"]).exits(2), "`script` fits 5 cells");
+    says(&stage.run(&["explain", "latest", "zzz"]).exits(2), "has no cell `zzz`; it has script/a~");
+}
+
+#[test]
+fn shards_are_judged_only_together() {
+    let stage = stage();
+    let mut parts = Vec::new();
+    for shard in ["1/2", "2/2"] {
+        let told = stage.run(&["run", "s.toml", "--shard", shard]).exits(0);
+        parts.push(told.stdout.trim().to_owned());
+    }
+    says(&stage.run(&["compare", &parts[0]]).exits(2), "is part 1 of 2 of a sweep and is not judged alone");
+    says(&stage.run(&["merge", &parts[0], "-o", "half"]).exits(2), "part 2 of 2 is missing");
+    says(&stage.run(&["merge", &parts[1], &parts[1], "-o", "half"]).exits(2), "part 1 of 2 is missing");
+    says(&stage.run(&["merge", &parts[0], &parts[0], "-o", "half"]).exits(2), "part 1 of 2 is there twice");
+    stage.run(&["merge", &parts[1], &parts[0], "-o", "whole"]).exits(0);
+    says(&stage.run(&["merge", &parts[1], &parts[0], "-o", "whole"]).exits(2), "it holds a run already");
+    let run = stepwatch::store::load(&stage.path("whole")).unwrap();
+    let cells: Vec<&str> = run.manifest.cells.iter().map(|cell| cell.id.readable()).collect();
+    assert_eq!(cells, ["script/a", "script/b", "script/c", "script/d", "script/e"]);
+    assert_eq!((run.rounds.len(), run.damage.len()), (25, 0));
+}
+
+#[test]
+fn damaged_and_newer_folders_are_told_apart() {
+    let stage = stage();
+    stage.run(&["run", "s.toml", "--rounds", "2"]).exits(0);
+    let folder = std::path::PathBuf::from(newest(&stage));
+    let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+    let manifest = fs::read_to_string(folder.join("run.json")).unwrap();
+
+    write("run.json", &manifest.replacen("\"format\": 1", "\"format\": 2", 1));
+    says(&stage.run(&["compare", "latest"]).exits(2), "has format version 2, and this stepwatch reads up to 1");
+    says(&stage.run(&["run", "--resume", "latest"]).exits(2), "has format version 2, and this stepwatch reads up to 1");
+    write("run.json", &manifest[..manifest.len() / 2]);
+    says(&stage.run(&["compare", "latest"]).exits(2), "run.json is damaged: EOF while parsing");
+    write("run.json", "{}");
+    says(&stage.run(&["compare", "latest"]).exits(2), "run.json is damaged: it names no format version");
+    write("run.json", &manifest);
+
+    let rounds = fs::read_to_string(folder.join("rounds.jsonl")).unwrap();
+    write("rounds.jsonl", &rounds[..rounds.len() - 10]);
+    let told = stage.run(&["compare", "latest"]).exits(3);
+    says(&told, "rounds.jsonl: line 10 has no end: the writer was killed while writing it; it and all after it were left out");
+    let told = stage.run(&["run", "--resume", "latest"]).exits(0);
+    says(&told, "rounds.jsonl: line 10 has no end: the writer was killed while writing it: its last ");
+    assert_eq!(stepwatch::store::load(&folder).unwrap().rounds.len(), 10);
+
+    fs::remove_file(folder.join("run.json")).unwrap();
+    says(&stage.run(&["compare", &folder.display().to_string()]).exits(2), "is no run folder: it has no run.json");
+}
+
+#[test]
+fn a_reader_that_closed_the_pipe_is_no_error() {
+    let stage = stage();
+    stage.run(&["run", "s.toml", "--rounds", "2"]).exits(0);
+    let mut child = stage.start(&["compare", "latest", "--format", "json"]);
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_doctor_needs_nothing_and_says_what_is_missing() {
+    let stage = Stage::new(&[]);
+    let told = stage.run(&["doctor"]).exits(0);
+    for word in ["host", "cpu", "memory", "cuda", "GPU driver", "cuBLASLt"] {
+        assert!(told.stdout.contains(word), "{word}: {}", told.stdout);
+    }
+}

@@ -1,0 +1,7 @@
+//! Whole sweeps with small shell scripts as workloads: every way in which a worker, the user, a signal or the disk can end
+//! them, and that nothing measured is lost.
+
+mod commands;
+mod ends;
+mod interruptions;
+mod stage;
