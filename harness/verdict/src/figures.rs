@@ -96,8 +96,8 @@ pub fn omissions(run: &Run) -> Vec<Omission> {
 /// How a cell ended, its verification included: numbers that failed a check are wrong although every worker completed.
 #[must_use]
 pub fn end(run: &Run, cell: &CellId) -> Option<End> {
-    let failed = run.plans.iter().filter(|plan| &plan.cell == cell).filter_map(|plan| plan.verification.as_ref());
-    match failed.filter(|verification| !verification.ok).last() {
+    let mut checks = run.plans.iter().filter(|plan| &plan.cell == cell).filter_map(|plan| plan.verification.as_ref());
+    match checks.rfind(|verification| !verification.ok) {
         Some(verification) => Some(End::NumbersWrong {
             message: if verification.failures.is_empty() {
                 "verification failed".to_owned()
@@ -159,10 +159,10 @@ fn estimates(measured: &[Option<Vec<RoundValue>>]) -> Vec<Option<Estimate>> {
         measured.iter().map(|values| values.as_ref().and_then(|values| stats::logs(&plain(values)))).collect();
     let groups: Vec<Group> = on_log.iter().map(|logs| group(logs.as_deref().unwrap_or_default())).collect();
     let spreads = stats::moderate(&groups, FLOOR_SD_LOG * FLOOR_SD_LOG);
-    let of_cell = |((values, logs), spread): ((&Option<Vec<RoundValue>>, &Option<Vec<f64>>), Option<Spread>)| {
-        let values = values.as_ref()?;
+    let of_cell = |(index, spread): (usize, Option<Spread>)| {
+        let values = measured[index].as_ref()?;
         let rounds = plain(values);
-        let (point, low, high, round_sd_log) = match logs {
+        let (point, low, high, round_sd_log) = match &on_log[index] {
             Some(logs) => logarithmic(logs, spread)?,
             None => arithmetic(&rounds)?,
         };
@@ -178,7 +178,7 @@ fn estimates(measured: &[Option<Vec<RoundValue>>]) -> Vec<Option<Estimate>> {
             step_sd_log: stats::median(&steps).unwrap_or(0.0),
         })
     };
-    measured.iter().zip(&on_log).zip(spreads).map(of_cell).collect()
+    spreads.into_iter().enumerate().map(of_cell).collect()
 }
 
 /// The variance of one group and its degrees of freedom.

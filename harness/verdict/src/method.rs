@@ -20,7 +20,8 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
             percent(CONFIDENCE)
         ),
         "The spread between rounds is moderated over the cells (Smyth 2004): cells that scatter alike share one pooled \
-         variance, cells that scatter unlike rely on their own, and a cell far noisier than the others stands alone."
+         variance, cells that scatter unlike rely on their own, and a cell far noisier than the others stands alone; with \
+         fewer than 10 cells none is taken to be quieter than the pooled variance."
             .to_owned(),
     ];
     if !run.manifest.claims.is_empty() {

@@ -103,8 +103,11 @@ fn simulate(family: &Family, shift: f64, trials: usize, seed: u64) -> Outcome {
     outcome
 }
 
+/// A spread by the number of the cell.
+type SpreadOf = fn(usize) -> f64;
+
 /// Like cells, cells that differ by a factor of 8, and one noisy cell among quiet ones.
-const SPREADS: [(&str, fn(usize) -> f64); 6] = [
+const SPREADS: [(&str, SpreadOf); 6] = [
     ("all 0.25 %", |_| 0.0025),
     ("all 0.5 %", |_| 0.005),
     ("all 1 %", |_| 0.01),
@@ -146,7 +149,7 @@ fn slower_code_is_found() {
     let trials = 400;
     // (spread between rounds, true slowdown, least share found)
     for (round_sd, shift, least) in [
-        ((|_| 0.0025) as fn(usize) -> f64, 0.02, 0.99),
+        ((|_| 0.0025) as SpreadOf, 0.02, 0.99),
         (|_| 0.005, 0.03, 0.97),
         (|_| 0.01, 0.05, 0.97),
         (|_| 0.02, 0.10, 0.97),

@@ -7,6 +7,9 @@ use stepwatch_record::{CellId, End, Run};
 use super::scripted::{Script, id};
 use crate::conclude;
 
+/// Name, run, reference runs, verdict, reason and exit code.
+type Case = (&'static str, Script, Vec<Script>, Verdict, &'static str, i32);
+
 const QUIET: [f64; 5] = [1000.0, 1001.0, 999.0, 1000.5, 999.5];
 
 fn scaled(factor: f64) -> Vec<f64> {
@@ -32,7 +35,7 @@ fn every_verdict_has_its_reason_and_exit_code() {
     let reference = || vec![one("a", &QUIET)];
     let ends = |end: End| one("a", &QUIET).ends("a", &end);
     let skipped = End::Skipped { reason: "no FP8 here".into() };
-    let cases: Vec<(&str, Script, Vec<Script>, Verdict, &str, i32)> = vec![
+    let cases: Vec<Case> = vec![
         ("3 % slower", one("a", &scaled(0.97)), reference(), Verdict::Regressed, "interval-beyond-margin", 5),
         ("3 % faster", one("a", &scaled(1.03)), reference(), Verdict::Improved, "interval-beyond-margin", 0),
         ("equal", one("a", &QUIET), reference(), Verdict::Unchanged, "interval-within-equal", 0),
