@@ -12,8 +12,24 @@ use stepwatch_record::finding::Finding;
 use stepwatch_record::run::{Better, Claim, Metric, Policy};
 use stepwatch_record::{Cell, Scalar};
 
+mod builtin;
+mod claim;
 mod diagnostic;
+mod filter;
+mod keys;
+mod matrix;
+mod measure;
+pub(crate) mod models;
+mod policy;
+mod raw;
+mod read;
+mod resolve;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+mod workload;
 
+pub use builtin::config_of;
 pub use diagnostic::Diagnostics;
 
 /// A scenario as resolved: all that is needed to run it.
@@ -47,6 +63,8 @@ pub struct Scenario {
     pub findings: Vec<Finding>,
     /// What the user should know and need not act on, one line each.
     pub notes: Vec<String>,
+    /// What looks like a slip, with its place in the file: to be shown, and no reason to stop.
+    pub warnings: Diagnostics,
 }
 
 /// `backend` as written.
@@ -199,15 +217,21 @@ pub struct LoadOptions<'a> {
 /// # Errors
 /// Everything that is wrong with the file, each with file, line, caret and what is allowed.
 pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Scenario, Diagnostics> {
-    let _ = options;
-    Err(Diagnostics::of_file(path, "scenarios cannot be read yet"))
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such scenario file".to_owned(),
+            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
+            _ => format!("the file cannot be read: {error}"),
+        };
+        Diagnostics::of_file(path, why)
+    })?;
+    parse(path, &text, options)
 }
 
-/// The way back from a cell's parameters to the typed configuration, as the built-in worker needs it.
+/// As [`load`], for text that stands in no file yet; `path` is what messages call it and where relative files start from.
 ///
 /// # Errors
-/// The parameter that is missing or not understood, with what is allowed.
-pub fn config_of(parameters: &stepwatch_record::Parameters) -> Result<StepConfig, String> {
-    let _ = parameters;
-    Err("parameters cannot be read yet".to_owned())
+/// As [`load`].
+pub fn parse(path: &Path, text: &str, options: &LoadOptions<'_>) -> Result<Scenario, Diagnostics> {
+    resolve::resolve(path, text, options)
 }
