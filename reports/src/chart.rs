@@ -37,7 +37,7 @@ pub(crate) fn range(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// Dots at whole pixels as one SVG path of zero-length strokes (round caps make them dots), equal dots drawn once.
+/// Dots at whole pixels as one SVG path of zero-length subpaths (round caps make them dots), equal dots drawn once.
 pub(crate) fn dots(points: &[(i32, i32)]) -> String {
     use std::fmt::Write as _;
     let mut path = String::new();
@@ -50,7 +50,10 @@ pub(crate) fn dots(points: &[(i32, i32)]) -> String {
         let (dx, dy) = (px - x, py - y);
         // A minus sign parts two numbers as well as a space does. Writing to a string cannot fail.
         let space = if dy < 0 { "" } else { " " };
-        let _ = write!(path, "m{dx}{space}{dy}h0");
+        let _ = match drawn {
+            None => write!(path, "M{px} {py}z"),
+            Some(_) => write!(path, "m{dx}{space}{dy}z"),
+        };
         (x, y) = (px, py);
         drawn = Some((px, py));
     }
@@ -70,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_path_of_dots_is_relative_and_skips_repeats() {
-        assert_eq!(dots(&[(1, 5), (1, 5), (4, 2), (6, 2)]), "m1 5h0m3-3h0m2 0h0");
+        assert_eq!(dots(&[(1, 5), (1, 5), (4, 2), (6, 2)]), "M1 5zm3-3zm2 0z");
         assert_eq!(dots(&[]), "");
     }
 

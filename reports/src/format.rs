@@ -161,7 +161,7 @@ pub fn number(value: f64) -> String {
     fixed(value, decimals(value))
 }
 
-/// `low…high`: three significant digits, and up to six where the ends would else look alike.
+/// `low…high`: three significant digits, and up to six where its ends would else look alike.
 #[must_use]
 pub fn interval(low: f64, high: f64) -> String {
     let largest = low.abs().max(high.abs());
@@ -169,7 +169,7 @@ pub fn interval(low: f64, high: f64) -> String {
         return format!("{}…{}", number(low), number(high));
     }
     let width = high - low;
-    let apart = if width > 0.0 { usize::try_from(1 - exponent(width, 1)).unwrap_or(0) } else { 0 };
+    let apart = if width > 0.0 { usize::try_from(-exponent(width, 1)).unwrap_or(0) } else { 0 };
     let finest = usize::try_from(5 - exponent(largest, 6)).unwrap_or(0);
     let decimals = if largest == 0.0 { 0 } else { decimals(largest).max(apart.min(finest)) };
     format!("{}…{}", fixed(low, decimals), fixed(high, decimals))
@@ -275,8 +275,8 @@ mod tests {
     fn intervals_keep_their_ends_apart() {
         let cases = [
             (1.09, 1.11, "1.09…1.11"),
-            (105.023, 105.098, "105.023…105.098"),
-            (151.2, 153.9, "151.2…153.9"),
+            (105.023, 105.098, "105.02…105.10"),
+            (151.2, 153.9, "151…154"),
             (100.0, 200.0, "100…200"),
             (5.0, 5.0, "5.00…5.00"),
             (0.0, 0.0, "0…0"),

@@ -2,9 +2,14 @@
 //! is escaped by the template engine. Styles, script and templates are compiled in.
 
 use serde::Serialize;
+use serde_json::Value;
 use tera::{Context, Tera};
 
 use crate::view::View;
+use crate::view::cell::CellView;
+use crate::view::column::Column;
+use crate::view::mark::Tone;
+use crate::view::matrix::Slot;
 use crate::{ReportError, json};
 
 /// Every template by name. All end in `.html`, which turns escaping on.
@@ -31,13 +36,27 @@ pub fn render(view: &View) -> Result<String, ReportError> {
     context.insert("style", include_str!("../templates/style.css"));
     context.insert("script", include_str!("../templates/script.js"));
     context.insert("pivot_data", &embedded(&Pivot::new(view))?);
-    context.insert("report_data", &embedded(&json::value(view))?);
+    context.insert("report_data", &embedded(&shortened(json::value(view)))?);
     Ok(tera.render("page.html", &context)?)
 }
 
 /// JSON that may stand inside `<script>`: no `<`, so nothing in it can end the element or open a comment.
 fn embedded(value: &impl Serialize) -> Result<String, ReportError> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c"))
+}
+
+/// The same value with numbers to six significant digits, far below any noise: half the bytes of full precision, which
+/// `export` writes.
+fn shortened(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let short = number.as_f64().and_then(|value| format!("{value:.5e}").parse::<f64>().ok());
+            short.map_or(Value::Null, Value::from)
+        }
+        Value::Array(items) => items.into_iter().map(shortened).collect(),
+        Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, shortened(value))).collect()),
+        other => other,
+    }
 }
 
 /// What the page's script lays the matrix out from: texts that were made here, in short keys.
@@ -65,13 +84,29 @@ struct PivotCell<'a> {
     n: &'a str,
     /// Index of its value on each axis.
     v: Vec<usize>,
-    /// Per metric: text, bar, glyph, word, tone, change, blind (0 or 1), detail.
-    s: Vec<(&'a str, u8, &'a str, &'a str, Option<crate::view::mark::Tone>, &'a str, u8, &'a str)>,
+    /// Per metric.
+    s: Vec<PivotSlot<'a>>,
+}
+
+/// Text, bar and interval; where there is a verdict or a change also glyph, word, tone, change, blind (0 or 1).
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PivotSlot<'a> {
+    Plain(&'a str, u8, &'a str),
+    Marked(&'a str, u8, &'a str, &'a str, &'a str, Option<Tone>, &'a str, u8),
+}
+
+fn pivot_slot(slot: &Slot) -> PivotSlot<'_> {
+    if slot.mark.is_none() && slot.change.is_empty() && !slot.blind {
+        return PivotSlot::Plain(&slot.text, slot.bar, &slot.interval);
+    }
+    let (glyph, word, tone) = slot.mark.map_or(("", "", None), |mark| (mark.glyph, mark.word, Some(mark.tone)));
+    PivotSlot::Marked(&slot.text, slot.bar, &slot.interval, glyph, word, tone, &slot.change, u8::from(slot.blind))
 }
 
 impl<'a> Pivot<'a> {
     fn new(view: &'a View) -> Self {
-        let cell = |(cell, slots): (&'a crate::view::cell::CellView, &'a Vec<crate::view::matrix::Slot>)| PivotCell {
+        let cell = |(cell, slots): (&'a CellView, &'a Vec<Slot>)| PivotCell {
             a: &cell.anchor,
             n: &cell.id,
             v: view
@@ -79,19 +114,10 @@ impl<'a> Pivot<'a> {
                 .iter()
                 .map(|axis| axis.values.iter().position(|value| value == cell.value(&axis.name)).unwrap_or(0))
                 .collect(),
-            s: slots
-                .iter()
-                .map(|slot| {
-                    let (glyph, word, tone) = slot.mark.map_or(("", "", None), |m| (m.glyph, m.word, Some(m.tone)));
-                    (&*slot.text, slot.bar, glyph, word, tone, &*slot.change, u8::from(slot.blind), &*slot.detail)
-                })
-                .collect(),
+            s: slots.iter().map(pivot_slot).collect(),
         };
-        let metric = |column: &'a crate::view::column::Column| PivotMetric {
-            label: &column.label,
-            unit: &column.scale.unit,
-            better: column.better,
-        };
+        let metric =
+            |column: &'a Column| PivotMetric { label: &column.label, unit: &column.scale.unit, better: column.better };
         Self {
             axes: view.axes.iter().map(|axis| (axis.name.as_str(), axis.values.as_slice())).collect(),
             metrics: view.columns.iter().map(metric).collect(),
@@ -120,10 +146,62 @@ mod tests {
             write("hostile", &self::page(&example::hostile()));
             write("sized", &self::page(&example::sized(300, 5, 30)));
         }
-        for text in
-            ["1 of 14 cells regressed, by code", "▼ −2.30 %", "id=\"waterfalls\"", "id=\"trends\"", "out-of-memory"]
-        {
+        for text in [
+            "1 of 14 cells regressed, by code",
+            "−2.30 % <i class=\"vh\">regressed</i>",
+            "id=\"waterfalls\"",
+            "id=\"trends\"",
+            "out-of-memory",
+        ] {
             assert!(page.contains(text), "{text} is not in the page");
         }
+    }
+
+    #[test]
+    fn two_renders_are_the_same_bytes() {
+        assert_eq!(page(&example::study()), page(&example::study()));
+    }
+
+    #[test]
+    fn no_reference_leaves_the_file() {
+        for inputs in [example::study(), example::first_on_cpu()] {
+            let page = page(&inputs);
+            for request in
+                [" src=", "url(", "@import", "<link", "<img", "<iframe", "fetch(", "XMLHttpRequest", "http:", "https:"]
+            {
+                assert!(!page.contains(request), "the page holds {request}");
+            }
+            let outward = page.split("href=\"").skip(1).find(|rest| !rest.starts_with('#'));
+            assert_eq!(outward.map(|rest| &rest[..20]), None);
+        }
+    }
+
+    #[test]
+    fn hostile_names_stay_text() {
+        let page = page(&example::hostile());
+        for markup in ["<script>alert", "<img", "<b>axis", "\0", "\u{1b}", "\u{202e}", "</script><!--"] {
+            assert!(!page.contains(markup), "the page holds {markup:?}");
+        }
+        // Exactly the page's own scripts: two of data, one of code.
+        assert_eq!(page.matches("<script").count(), 3);
+        assert_eq!(page.matches("</script").count(), 3);
+        assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "the name is not shown");
+        assert!(page.contains("🚀"), "emoji are text");
+        assert!(page.contains("{{ 7*7 }}"), "what looks like a template is text");
+    }
+
+    #[test]
+    fn the_page_keeps_to_its_size() {
+        let bytes = page(&example::sized(20, 5, 30)).len();
+        assert!(bytes < 400_000, "20 cells take {bytes} bytes");
+        let bytes = page(&example::sized(300, 5, 30)).len();
+        assert!(bytes < 3_000_000, "300 cells take {bytes} bytes");
+    }
+
+    #[test]
+    fn a_cpu_run_draws_no_speed_conclusion_and_says_how_to_get_a_reference() {
+        let page = page(&example::first_on_cpu());
+        assert!(page.contains("FP8 is emulated here: numbers are real, speed says nothing"));
+        assert!(page.contains("stepwatch baseline accept runs/fp8-study/20261123T171503Z-7f3a"));
     }
 }

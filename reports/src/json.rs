@@ -14,7 +14,7 @@
 //! | `next_steps[]` | `text`, `command` (may be empty) |
 //! | `metrics[]` | `name`, `unit`, `better` (words), `gated` |
 //! | `cells[]` | `id`, `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `command` |
-//! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples`, `text` |
+//! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples` |
 //! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |
 //! | `claims[]` | `text`, `metric`, `asserts`, `gate`, `verdict`, `pairs[]` of `of`, `over`, `verdict`, `ratio`, `low`, `high`, `why` |
 //! | `findings[]` | `kind`, `severity`, `sentence`, `evidence[]`, `next_step`, `cells[]` |
@@ -94,7 +94,6 @@ fn cell(view: &View, cell: &CellView) -> Value {
             "confidence": figure.confidence,
             "rounds": figure.rounds,
             "samples": figure.samples,
-            "text": view.columns[figure.column].scale.with_unit(figure.point),
         })
     });
     let plan = cell.plan.as_ref();

@@ -56,16 +56,16 @@ function choice(label, names, chosen) {
   return select;
 }
 function slot(cell, metric) {
-  var s = cell.s[metric], link = make('a', '', 's' + (s[4] ? ' ' + s[4] : '') + (s[6] ? ' blind' : ''));
+  var s = cell.s[metric], link = make('a', '', 's' + (s[5] ? ' ' + s[5] : '') + (s[7] ? ' blind' : ''));
   link.href = '#' + cell.a;
-  link.title = cell.n + ': ' + s[7];
+  link.title = cell.n + (s[2] ? ': ' + s[2] + ' ' + data.metrics[metric].unit : '');
   link.style.setProperty('--b', s[1]);
   link.appendChild(make('b', s[0]));
   var small = make('small');
-  if (s[2]) { var glyph = make('span', s[2]); glyph.setAttribute('aria-hidden', 'true'); small.append(glyph, ' '); }
-  if (s[5]) { small.append(s[5] + ' '); if (s[3]) small.append(make('i', s[3], 'vh')); }
-  else if (s[3] && s[3] !== s[0]) small.append(s[3]);
-  if (s[6]) small.append(' ◌ blind');
+  if (s[3]) { var glyph = make('span', s[3]); glyph.setAttribute('aria-hidden', 'true'); small.append(glyph, ' '); }
+  if (s[6]) { small.append(s[6] + ' '); if (s[4]) small.append(make('i', s[4], 'vh')); }
+  else if (s[4] && s[4] !== s[0]) small.append(s[4]);
+  if (s[7]) small.append(' ◌ blind');
   link.appendChild(small);
   return link;
 }

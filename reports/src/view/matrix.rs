@@ -29,6 +29,8 @@ pub struct Slot {
     pub change: String,
     /// Whether it is blind.
     pub blind: bool,
+    /// The interval in the column's scale, or empty.
+    pub interval: String,
     /// Interval and counts in words.
     pub detail: String,
 }
@@ -111,7 +113,15 @@ pub(crate) fn slot(cell: &CellView, index: usize, column: &Column) -> Slot {
         let mark = (!ended_well).then_some(cell.end.mark);
         let text = if ended_well { "–" } else { cell.end.mark.word };
         let detail = if ended_well { "not measured by this cell".into() } else { cell.end.reason.clone() };
-        return Slot { text: text.into(), bar: 0, mark, change: String::new(), blind: false, detail };
+        return Slot {
+            text: text.into(),
+            bar: 0,
+            mark,
+            change: String::new(),
+            blind: false,
+            interval: String::new(),
+            detail,
+        };
     };
     let broken = cell.end.mark.tone == Tone::Bad;
     let verdict = change.filter(|change| change.gated || change.mark.tone != Tone::Calm).map(|change| change.mark);
@@ -121,6 +131,7 @@ pub(crate) fn slot(cell: &CellView, index: usize, column: &Column) -> Slot {
         mark: if broken { Some(cell.end.mark) } else { verdict },
         change: change.filter(|c| c.raw.effect.is_some()).map_or_else(String::new, |c| c.effect.clone()),
         blind: change.is_some_and(|change| change.blind),
+        interval: figure.interval.clone(),
         detail: figure.detail(&column.scale.unit),
     }
 }
@@ -162,6 +173,7 @@ fn ended_only(rows: Option<usize>, across: Option<usize>, axes: &[Axis], cells: 
             mark: Some(cell.end.mark),
             change: String::new(),
             blind: false,
+            interval: String::new(),
             detail: cell.end.reason.clone(),
         };
         Placed { anchor: cell.anchor.clone(), cell: cell.id.clone(), slot }

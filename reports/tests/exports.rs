@@ -1,0 +1,91 @@
+//! Every export of the small study, as a reader sees it, and what each must keep of hostile names.
+
+use stepwatch_reports::{View, csv, example, json, junit, markdown, text};
+
+fn view((run, summary, conclusion): &example::Inputs) -> View {
+    View::new(run, summary, conclusion)
+}
+
+#[test]
+fn text_of_the_study() {
+    insta::assert_snapshot!(text::render(&view(&example::study()), false));
+}
+
+#[test]
+fn markdown_of_the_study() {
+    insta::assert_snapshot!(markdown::render(&view(&example::study())));
+}
+
+#[test]
+fn csv_of_the_study() {
+    insta::assert_snapshot!(csv::render(&view(&example::study())).unwrap());
+}
+
+#[test]
+fn junit_of_the_study() {
+    insta::assert_snapshot!(junit::render(&view(&example::study())).unwrap());
+}
+
+#[test]
+fn json_of_two_cells() {
+    insta::assert_snapshot!(json::render(&view(&example::sized(2, 2, 3))).unwrap());
+}
+
+#[test]
+fn text_of_a_first_run_on_a_cpu() {
+    insta::assert_snapshot!(text::render(&view(&example::first_on_cpu()), false));
+}
+
+#[test]
+fn colour_only_repeats_what_words_say() {
+    let view = view(&example::study());
+    let colored = text::render(&view, true);
+    let mut plain = String::new();
+    let mut rest = colored.as_str();
+    while let Some(start) = rest.find('\u{1b}') {
+        plain.push_str(&rest[..start]);
+        rest = &rest[start + rest[start..].find('m').unwrap() + 1..];
+    }
+    plain.push_str(rest);
+    let trimmed: Vec<&str> = plain.lines().map(str::trim_end).collect();
+    assert_eq!(trimmed.join("\n") + "\n", text::render(&view, false));
+}
+
+#[test]
+fn hostile_names_break_no_export() {
+    let view = view(&example::hostile());
+    let markdown = markdown::render(&view);
+    assert!(!markdown.contains("<script>alert(1)</script>") || markdown.contains("`"));
+    assert!(!markdown.contains(" @everyone") || markdown.contains("&#64;everyone"));
+    let csv = csv::render(&view).unwrap();
+    let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
+    let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(lines.len(), view.cells.len());
+    let value: serde_json::Value = serde_json::from_str(&json::render(&view).unwrap()).unwrap();
+    assert_eq!(value["cells"].as_array().unwrap().len(), view.cells.len());
+    for export in [markdown, csv, text::render(&view, false), junit::render(&view).unwrap()] {
+        assert!(!export.contains(['\0', '\u{1b}', '\u{202e}']), "{export:?}");
+    }
+}
+
+#[test]
+fn a_large_comment_stays_postable_and_says_what_it_left_out() {
+    let comment = markdown::render(&view(&example::sized(300, 2, 3)));
+    assert!(comment.len() <= markdown::LIMIT, "{}", comment.len());
+    assert!(comment.contains("lines did not fit: see the HTML report"));
+    assert!(comment.starts_with("## "));
+}
+
+#[test]
+fn a_case_that_could_not_fail_does_not_pass() {
+    let xml = junit::render(&view(&example::study())).unwrap();
+    let of = |cell: &str| {
+        let start = xml.find(&format!("classname=\"{cell}")).unwrap();
+        xml[start..].split("<testcase").next().unwrap().to_owned()
+    };
+    assert!(of("454m/bf16/cudnn/layout+fusion~").contains("<skipped message=\"blind"), "blind");
+    assert!(of("454m/fp8-delayed/cudnn/layout~").contains("<skipped message=\"undecided"), "undecided");
+    assert!(of("454m/bf16/naive/none~").contains("<error message="), "failed");
+    assert!(of("454m/bf16/cudnn/layout~").contains("<error message="), "missing");
+    assert!(of("454m/fp8-delayed/cudnn/full~").contains("<failure message="), "regressed");
+}
