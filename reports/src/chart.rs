@@ -24,8 +24,7 @@ impl Axis {
     pub(crate) fn at(&self, value: f64) -> i32 {
         let share = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         // Clamped to 0…pixels, so the cast cannot wrap; NaN casts to 0.
-        let pixel = (share * f64::from(self.pixels)).round() as i32;
-        pixel
+        (share * f64::from(self.pixels)).round() as i32
     }
 }
 

@@ -465,7 +465,7 @@ impl Maker {
         let day = |index: usize| TrendPoint {
             run: format!("r{index}"),
             started: format!("2026-11-{:02}T03:00:00Z", index + 1),
-            value: (index != 9).then(|| if index < 14 { 198_200.0 } else { 193_700.0 } + 400.0 * (index % 3) as f64),
+            value: (index != 9).then_some(if index < 14 { 198_200.0 } else { 193_700.0 } + 400.0 * (index % 3) as f64),
         };
         self.conclusion.trends = vec![Trend {
             cell: ids[ids.len().min(12) - 1].clone(),

@@ -55,8 +55,11 @@ fn colour_only_repeats_what_words_say() {
 fn hostile_names_break_no_export() {
     let view = view(&example::hostile());
     let markdown = markdown::render(&view);
-    assert!(!markdown.contains("<script>alert(1)</script>") || markdown.contains("`"));
-    assert!(!markdown.contains(" @everyone") || markdown.contains("&#64;everyone"));
+    // Outside code spans nothing is a tag or a mention.
+    let unescaped = markdown.replace("\\`", "");
+    for text in unescaped.split('`').step_by(2) {
+        assert!(!text.contains("<script") && !text.contains("<img") && !text.contains('@'), "{text}");
+    }
     let csv = csv::render(&view).unwrap();
     let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
     let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
@@ -70,7 +73,7 @@ fn hostile_names_break_no_export() {
 
 #[test]
 fn a_large_comment_stays_postable_and_says_what_it_left_out() {
-    let comment = markdown::render(&view(&example::sized(300, 2, 3)));
+    let comment = markdown::render(&view(&example::sized(1000, 2, 3)));
     assert!(comment.len() <= markdown::LIMIT, "{}", comment.len());
     assert!(comment.contains("lines did not fit: see the HTML report"));
     assert!(comment.starts_with("## "));

@@ -141,8 +141,7 @@ fn bar(value: f64, largest: f64) -> u8 {
         return 0;
     }
     // Within 0…100 by construction, so the cast cannot wrap.
-    let percent = (value / largest * 100.0).round().clamp(0.0, 100.0) as u8;
-    percent
+    (value / largest * 100.0).round().clamp(0.0, 100.0) as u8
 }
 
 /// The matrix as first shown.
