@@ -13,8 +13,10 @@ pub mod embedding;
 mod fp8;
 pub mod fused;
 pub mod gemm;
+pub mod gpu;
 pub mod gradient;
 pub mod io;
+pub mod nvrtc;
 pub mod op;
 pub mod precision;
 pub mod quantise;
@@ -26,6 +28,7 @@ pub mod swiglu;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
+pub mod timer;
 pub mod transpose;
 
 pub use dtype::Dtype;

@@ -4,6 +4,7 @@
 
 mod flash;
 mod heads;
+pub(crate) mod launch;
 mod naive;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! A copy in another dtype, rounded to nearest even.
 
+pub(crate) mod launch;
 mod reference;
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! Token embedding: rows of a table, and the gradient of the table.
 
+pub(crate) mod launch;
 mod reference;
 
 use serde::{Deserialize, Serialize};

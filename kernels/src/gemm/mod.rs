@@ -1,5 +1,7 @@
 //! Matrix products: `D = A · Bᵀ`, plain or with scaled FP8 operands, optionally added to C.
 
+pub mod cublaslt;
+pub(crate) mod launch;
 pub(crate) mod product;
 mod reference;
 

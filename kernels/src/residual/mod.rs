@@ -1,5 +1,6 @@
 //! The residual connection: a sum, used forward for activations and backward for gradients.
 
+pub(crate) mod launch;
 mod reference;
 
 use serde::{Deserialize, Serialize};

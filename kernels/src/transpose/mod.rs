@@ -1,5 +1,6 @@
 //! A transposed copy, for products that take one layout only.
 
+pub(crate) mod launch;
 pub(crate) mod reference;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,150 @@
+//! Device memory: one allocation, cut into slices that keep it alive, and copies between it and the host.
+#![allow(unsafe_code)]
+
+use std::rc::Rc;
+
+use cudarc::driver::{result, sys};
+use float8::{F8E4M3, F8E5M2};
+use half::bf16;
+
+use super::{Context, Gpu, GpuError};
+use crate::dtype::Dtype;
+use crate::tensor::{Buffer, View};
+
+#[derive(Debug)]
+struct Allocation {
+    pointer: sys::CUdeviceptr,
+    // Declared last: the memory goes before the context does.
+    _context: Rc<Context>,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: allocated once in `Gpu::allocate`, freed once here; the driver waits for work that uses it.
+        let _ = unsafe { result::free_sync(self.pointer) };
+    }
+}
+
+/// A range of device memory.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    allocation: Rc<Allocation>,
+    offset: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    /// Its size, bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Part of it; `None` if it reaches past the end.
+    #[must_use]
+    pub fn slice(&self, offset: usize, bytes: usize) -> Option<Self> {
+        let end = offset.checked_add(bytes)?;
+        let allocation = Rc::clone(&self.allocation);
+        (end <= self.bytes).then_some(Self { allocation, offset: self.offset + offset, bytes })
+    }
+
+    /// Its address.
+    pub(crate) fn pointer(&self) -> u64 {
+        self.allocation.pointer + self.offset as u64
+    }
+}
+
+impl Gpu {
+    /// Allocates, uninitialised, aligned to 256 bytes.
+    ///
+    /// # Errors
+    /// If there is not so much memory.
+    pub fn allocate(&self, bytes: usize) -> Result<Slice, GpuError> {
+        // SAFETY: a plain allocation in the current context.
+        let pointer = unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                GpuError::OutOfMemory { asked: bytes, free: self.memory().map(|memory| memory.0).unwrap_or_default() }
+            }
+            _ => GpuError::driver("cuMemAlloc", error),
+        })?;
+        let allocation = Rc::new(Allocation { pointer, _context: Rc::clone(self.context()) });
+        Ok(Slice { allocation, offset: 0, bytes })
+    }
+
+    /// Copies to the device and waits.
+    ///
+    /// # Errors
+    /// If the sizes differ or the copy fails.
+    pub fn upload(&self, to: &Slice, bytes: &[u8]) -> Result<(), GpuError> {
+        same_size("upload", to, bytes.len())?;
+        // SAFETY: both sides have the size that is copied, and the host's lives until the copy is done.
+        unsafe { result::memcpy_htod_async(to.pointer(), bytes, self.stream()) }
+            .map_err(|error| GpuError::driver("cuMemcpyHtoDAsync", error))?;
+        self.synchronize()
+    }
+
+    /// Copies from the device and waits for everything enqueued before.
+    ///
+    /// # Errors
+    /// If the sizes differ, the copy fails, or work before it has failed.
+    pub fn download(&self, from: &Slice, bytes: &mut [u8]) -> Result<(), GpuError> {
+        same_size("download", from, bytes.len())?;
+        // SAFETY: as above.
+        unsafe { result::memcpy_dtoh_async(bytes, from.pointer(), self.stream()) }
+            .map_err(|error| GpuError::driver("cuMemcpyDtoHAsync", error))?;
+        self.synchronize()
+    }
+
+    /// Enqueues a fill with one byte.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub fn fill(&self, slice: &Slice, byte: u8) -> Result<(), GpuError> {
+        if slice.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range is the slice's own.
+        unsafe { result::memset_d8_async(slice.pointer(), byte, slice.bytes, self.stream()) }
+            .map_err(|error| GpuError::driver("cuMemsetD8Async", error))
+    }
+
+    /// Copies a tensor to the device and waits.
+    ///
+    /// # Errors
+    /// If the sizes differ or the copy fails.
+    pub fn upload_tensor(&self, to: &Slice, tensor: View<'_, f32>) -> Result<(), GpuError> {
+        let bytes: Vec<u8> = match tensor {
+            View::Real(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            View::Bf16(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            View::E4m3(values) => values.iter().map(|v| v.to_bits()).collect(),
+            View::E5m2(values) => values.iter().map(|v| v.to_bits()).collect(),
+            View::I32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        self.upload(to, &bytes)
+    }
+
+    /// Copies a tensor from the device, waiting for everything enqueued before.
+    ///
+    /// # Errors
+    /// If the copy fails, or work before it has failed.
+    pub fn download_tensor(&self, from: &Slice, dtype: Dtype) -> Result<Buffer<f32>, GpuError> {
+        let mut bytes = vec![0; from.bytes];
+        self.download(from, &mut bytes)?;
+        let words = || bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+        Ok(match dtype {
+            Dtype::F32 => Buffer::Real(words().map(f32::from_le_bytes).collect()),
+            Dtype::Bf16 => Buffer::Bf16(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]])).collect()),
+            Dtype::E4m3 => Buffer::E4m3(bytes.iter().map(|&b| F8E4M3::from_bits(b)).collect()),
+            Dtype::E5m2 => Buffer::E5m2(bytes.iter().map(|&b| F8E5M2::from_bits(b)).collect()),
+            Dtype::I32 => Buffer::I32(words().map(i32::from_le_bytes).collect()),
+        })
+    }
+}
+
+fn same_size(op: &'static str, slice: &Slice, bytes: usize) -> Result<(), GpuError> {
+    if slice.bytes == bytes {
+        return Ok(());
+    }
+    let what = format!("{bytes} bytes on the host, {} on the device", slice.bytes);
+    Err(GpuError::Operand { op, operand: "copy".to_owned(), what })
+}

@@ -1,0 +1,41 @@
+//! The kernel sources, embedded: one per op folder, and the headers that they share.
+
+use crate::{
+    adamw, attention, cast, cross_entropy, embedding, gemm, gradient, quantise, residual, rmsnorm, rope, swiglu,
+    transpose,
+};
+
+/// One CUDA source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Its file name.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+}
+
+/// What sources include, by name.
+pub const HEADERS: [Source; 2] = [
+    Source { name: "element.cuh", text: include_str!("element.cuh") },
+    Source { name: "reduce.cuh", text: include_str!("reduce.cuh") },
+];
+
+/// Every source, so that all can be compiled where there is no GPU.
+pub static SOURCES: [&Source; 16] = [
+    &adamw::launch::SOURCE,
+    &attention::launch::FLASH,
+    &attention::launch::FLASH_BF16,
+    &attention::launch::NAIVE,
+    &cast::launch::SOURCE,
+    &cross_entropy::launch::SOURCE,
+    &embedding::launch::SOURCE,
+    &gemm::launch::SOURCE,
+    &gradient::launch::SOURCE,
+    &quantise::launch::SOURCE,
+    &residual::launch::SOURCE,
+    &rmsnorm::launch::SOURCE,
+    &rope::launch::SOURCE,
+    &swiglu::launch::SOURCE,
+    &transpose::launch::SOURCE,
+    &crate::timer::CLOCKS,
+];

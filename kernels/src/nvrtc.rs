@@ -1,0 +1,217 @@
+//! Compiles kernel sources to machine code for the chip found, and keeps the results on disk.
+//!
+//! An entry's name is a hash of everything that decides its content: source, headers, options, compiler version. Entries are
+//! written aside and renamed; one whose checksum is wrong is compiled again, not trusted. It may not know what kernels do.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char};
+use std::path::{Path, PathBuf};
+
+use cudarc::nvrtc::{result, sys};
+use sha2::{Digest, Sha256};
+
+use crate::gpu::GpuError;
+use crate::gpu::library::Library;
+use crate::gpu::source::{HEADERS, Source};
+
+/// Options for every kernel. No fast math: what may be approximate says so in its source.
+const OPTIONS: [&str; 1] = ["--std=c++17"];
+
+/// First bytes of an entry.
+const MAGIC: &[u8; 8] = b"swcubin1";
+
+/// Machine code of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// The cubin.
+    pub cubin: Vec<u8>,
+    /// What the compiler said; empty where it was not asked.
+    pub log: String,
+    /// Whether it came from the disk.
+    pub cached: bool,
+}
+
+/// Version of the run-time compiler, (major, minor).
+///
+/// # Errors
+/// If no compiler is found or it does not answer.
+pub fn version() -> Result<(i32, i32), GpuError> {
+    Library::Nvrtc.load()?;
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both pointers are to live integers; the library was shown to be present.
+    status("nvrtcVersion", unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) })?;
+    Ok((major, minor))
+}
+
+/// The target of a compute capability: architecture-specific (`a`) from 9.0 on, where tensor-core instructions need it.
+#[must_use]
+pub fn architecture((major, minor): (i32, i32)) -> String {
+    let suffix = if major >= 9 { "a" } else { "" };
+    format!("sm_{major}{minor}{suffix}")
+}
+
+/// Machine code for a source, from the disk where it is there.
+///
+/// # Errors
+/// If no compiler is found, or the source does not compile.
+pub(crate) fn cubin(source: &Source, architecture: &str) -> Result<Compiled, GpuError> {
+    let entry = cache_folder().map(|folder| Ok(folder.join(entry_name(source, architecture, version()?))));
+    let entry = entry.transpose()?;
+    if let Some(cubin) = entry.as_deref().and_then(read_entry) {
+        return Ok(Compiled { cubin, log: String::new(), cached: true });
+    }
+    let compiled = compile(source, architecture, &[])?;
+    if let Some(entry) = entry {
+        // A cache that cannot be written costs time at the next start and nothing else.
+        let _ = write_entry(&entry, &compiled.cubin);
+    }
+    Ok(compiled)
+}
+
+/// Compiles, whatever the disk holds, with further options.
+///
+/// # Errors
+/// If no compiler is found, or the source does not compile.
+pub fn compile(source: &Source, architecture: &str, options: &[&str]) -> Result<Compiled, GpuError> {
+    Library::Nvrtc.load()?;
+    let text = |text: &str| CString::new(text).unwrap_or_default();
+    let (program_text, name) = (text(source.text), text(source.name));
+    let headers: Vec<(CString, CString)> = HEADERS.iter().map(|h| (text(h.text), text(h.name))).collect();
+    let header_texts: Vec<*const c_char> = headers.iter().map(|h| h.0.as_ptr()).collect();
+    let header_names: Vec<*const c_char> = headers.iter().map(|h| h.1.as_ptr()).collect();
+    let mut program = std::ptr::null_mut();
+    // SAFETY: every string outlives the program, which is destroyed below; the counts are the vectors' lengths.
+    let created = unsafe {
+        sys::nvrtcCreateProgram(
+            &raw mut program,
+            program_text.as_ptr(),
+            name.as_ptr(),
+            i32::try_from(headers.len()).unwrap_or_default(),
+            header_texts.as_ptr(),
+            header_names.as_ptr(),
+        )
+    };
+    status("nvrtcCreateProgram", created)?;
+    let target = format!("--gpu-architecture={architecture}");
+    let options: Vec<&str> = OPTIONS.iter().chain(options).copied().chain([target.as_str()]).collect();
+    // SAFETY: the program is live until destroyed here, once.
+    let compiled = unsafe {
+        let compiled = finish(program, source, architecture, &options);
+        let _ = result::destroy_program(program);
+        compiled
+    };
+    compiled
+}
+
+/// Compiles a created program and fetches log and code.
+///
+/// # Safety
+/// `program` is live.
+unsafe fn finish(
+    program: sys::nvrtcProgram,
+    source: &Source,
+    architecture: &str,
+    options: &[&str],
+) -> Result<Compiled, GpuError> {
+    // SAFETY: the caller's promise; buffers have the sizes that the library asked for.
+    unsafe {
+        let outcome = result::compile_program(program, options);
+        let bytes = result::get_program_log(program).unwrap_or_default();
+        let log: Vec<u8> = bytes.iter().map(|&c| c.cast_unsigned()).take_while(|&c| c != 0).collect();
+        let log = String::from_utf8_lossy(&log).trim().to_owned();
+        if outcome.is_err() {
+            let architecture = architecture.to_owned();
+            return Err(GpuError::Compile { source_name: source.name, architecture, log });
+        }
+        let mut size = 0;
+        status("nvrtcGetCUBINSize", sys::nvrtcGetCUBINSize(program, &raw mut size))?;
+        let mut cubin = vec![0_u8; size];
+        status("nvrtcGetCUBIN", sys::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast()))?;
+        Ok(Compiled { cubin, log, cached: false })
+    }
+}
+
+fn status(call: &'static str, status: sys::nvrtcResult) -> Result<(), GpuError> {
+    status.result().map_err(|error| GpuError::Nvrtc { call, status: format!("{:?}", error.0) })
+}
+
+/// Where entries lie; `None` if there is no home to put them in.
+fn cache_folder() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("STEPWATCH_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("stepwatch")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/stepwatch")))
+        .map(|folder| folder.join("kernels"))
+}
+
+fn entry_name(source: &Source, architecture: &str, (major, minor): (i32, i32)) -> String {
+    let version = format!("{major}.{minor}");
+    let mut hash = Sha256::new();
+    let texts = HEADERS.iter().flat_map(|h| [h.name, h.text]);
+    for part in [source.name, source.text].into_iter().chain(texts).chain(OPTIONS).chain([architecture, &version]) {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let hash: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{architecture}-{hash}.cubin", source.name.trim_end_matches(".cu"))
+}
+
+/// An entry's machine code; `None` if it is missing, cut short or changed.
+fn read_entry(path: &Path) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(path).ok()?;
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (checksum, cubin) = rest.split_at_checked(32)?;
+    (Sha256::digest(cubin).as_slice() == checksum && !cubin.is_empty()).then(|| cubin.to_vec())
+}
+
+fn write_entry(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let bytes = [MAGIC.as_slice(), Sha256::digest(cubin).as_slice(), cubin].concat();
+    std::fs::write(&aside, bytes)?;
+    std::fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: Source = Source { name: "probe.cu", text: "extern \"C\" __global__ void probe() {}" };
+
+    #[test]
+    fn an_entry_is_read_back_and_a_changed_one_is_not() {
+        let path = std::env::temp_dir().join(format!("stepwatch-cache-{}/probe.cubin", std::process::id()));
+        assert_eq!(read_entry(&path), None);
+        write_entry(&path, b"machine code").unwrap();
+        assert_eq!(read_entry(&path).as_deref(), Some(b"machine code".as_slice()));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read_entry(&path), None, "a flipped bit");
+        std::fs::write(&path, &bytes[..20]).unwrap();
+        assert_eq!(read_entry(&path), None, "cut short");
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn everything_that_decides_the_code_decides_the_name() {
+        let name = entry_name(&SOURCE, "sm_90a", (13, 0));
+        assert!(name.starts_with("probe-sm_90a-"));
+        let other = Source { text: "extern \"C\" __global__ void other() {}", ..SOURCE };
+        for changed in [
+            entry_name(&other, "sm_90a", (13, 0)),
+            entry_name(&SOURCE, "sm_90", (13, 0)),
+            entry_name(&SOURCE, "sm_90a", (13, 1)),
+        ] {
+            assert_ne!(name, changed);
+        }
+    }
+
+    #[test]
+    fn hopper_is_targeted_with_its_own_instructions() {
+        assert_eq!(architecture((9, 0)), "sm_90a");
+        assert_eq!(architecture((8, 9)), "sm_89");
+        assert_eq!(architecture((10, 0)), "sm_100a");
+    }
+}
