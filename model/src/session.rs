@@ -380,12 +380,14 @@ pub(crate) fn check_memory(needed: u64) -> Result<(), SessionError> {
     )))
 }
 
-/// Memory that can still be had, bytes; `None` where the system does not say. Source: Linux, proc_meminfo(5).
+/// Memory that can still be had, bytes; `None` where the system does not say. Sources: proc_meminfo(5), and the limit of the
+/// control group (cgroup v2, `memory.max`).
 fn available_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    kib.checked_mul(1024).map(|bytes| bytes.min(limit.unwrap_or(u64::MAX)))
 }
 
 fn nanoseconds(since: Instant) -> u64 {

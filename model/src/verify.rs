@@ -196,13 +196,18 @@ pub fn verify(config: &StepConfig, seed: u64) -> Result<Verification, SessionErr
         ok: failures.is_empty(),
         worst_sqnr_db: worst,
         against: against.to_owned(),
-        loss: own.loss,
-        grad_norm: own.grad_norm,
+        loss: finite(own.loss),
+        grad_norm: finite(own.grad_norm),
         sqnr_fp32_db: Some(fp32_db),
         cast_overflows: fp8.then_some(plain.cast_overflows),
         cast_underflows: fp8.then_some(plain.cast_underflows),
         failures,
     })
+}
+
+/// JSON has neither NaN nor infinity: either is written as the largest number, and named in the failures.
+const fn finite(value: f64) -> f64 {
+    if value.is_finite() { value } else { f64::MAX }
 }
 
 /// What the null executor says.

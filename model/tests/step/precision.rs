@@ -1,10 +1,11 @@
 //! What each precision does to gradients, and that the same step twice is the same.
 
 use stepwatch_model::Precision;
+use stepwatch_model::build::build;
 use stepwatch_model::config::{Attention, Compile, StepConfig, preset};
 use stepwatch_model::verify::{BF16_FLOOR_DB, Outcome, first_step, fp32_twin, verify, worst_sqnr};
 
-use crate::run::small;
+use crate::run::{small, trace};
 
 fn outcome(config: &StepConfig) -> Outcome {
     first_step(config, &Compile::None, 1).unwrap().0
@@ -42,6 +43,37 @@ fn gradients_of_tiny_against_fp32() {
             assert!((found.loss - twin.loss).abs() < 0.02);
         }
     }
+}
+
+#[test]
+fn the_first_delayed_step_scales_by_its_own_amax() {
+    for compile in [Compile::None, Compile::Full] {
+        for recompute in [false, true] {
+            let of = |precision| {
+                let config = StepConfig { recompute, ..small(precision, Attention::Flash) };
+                first_step(&config, &compile, 1).unwrap().0
+            };
+            let (current, delayed) = (of(Precision::Fp8Tensorwise), of(Precision::Fp8Delayed));
+            assert_eq!(current.loss.to_bits(), delayed.loss.to_bits());
+            for ((name, one), (_, two)) in current.gradients.iter().zip(&delayed.gradients) {
+                assert!(one == two, "{name} {compile} recompute {recompute}");
+            }
+        }
+    }
+}
+
+#[test]
+fn histories_hold_the_amax_of_every_step() {
+    let config = small(Precision::Fp8Delayed, Attention::Flash);
+    let trace = trace(&config, build(&config), 18);
+    let history = &trace.lasting["b1.down.dy8.history"];
+    for step in 2..18 {
+        assert_eq!(history[step % 16], trace.passing[step]["b1.down.dy8.amax"][0], "step {step}");
+    }
+    // The scale of step 17 is made of the steps 1 to 16.
+    let amaxes = (1..17).map(|step| f32::from_bits(trace.passing[step]["b1.down.dy8.amax"][0]));
+    let scale = f32::from_bits(trace.passing[17]["b1.down.dy8.scale"][0]);
+    assert_eq!(scale, amaxes.fold(0.0, f32::max) / 57344.0);
 }
 
 #[test]
