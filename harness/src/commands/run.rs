@@ -131,7 +131,7 @@ fn load_scenario(path: &Path, asked: &Asked) -> Result<Scenario, CommandError> {
         rounds: asked.rounds,
         ..LoadOptions::default()
     };
-    scenario::load(path, &options).map_err(CommandError::rendered)
+    scenario::load(path, &options).map_err(|diagnostics| CommandError::rendered(diagnostics.for_stderr()))
 }
 
 /// What runs the built-in cells here; said on stderr where `auto` decided.

@@ -121,7 +121,7 @@ fn speak(
         Stream::Out => {
             conversation.line(&line, &mut tail);
         }
-        Stream::Err => tail.push(&line),
+        Stream::Err => tail.push_error(&line),
     });
     let (said_end, said, measured) = conversation.close();
     let end = match (heard, said_end) {
@@ -171,7 +171,7 @@ fn listen(
         let (grace, why) = match event {
             Event::Ended => return Ok(Heard::Over),
             Event::Line(Stream::Err, line) => {
-                tail.push(&line);
+                tail.push_error(&line);
                 continue;
             }
             Event::Closed if conversation.said.finished.is_some() => continue,
@@ -218,8 +218,8 @@ fn scan(task: &Task<'_>, cell: &CommandCell, show: &mut dyn FnMut(u64, u32)) -> 
             Ok(Event::Ended) => break false,
             // It may go on without printing; its end or the timeout is still to come.
             Ok(Event::Closed) => {}
-            Ok(Event::Line(_, line)) => {
-                tail.push(&line);
+            Ok(Event::Line(stream, line)) => {
+                keep(&mut tail, stream, &line);
                 if scanner.line(&line) {
                     first_figure.get_or_insert_with(|| process.started.elapsed());
                     figures += 1;
@@ -230,8 +230,8 @@ fn scan(task: &Task<'_>, cell: &CommandCell, show: &mut dyn FnMut(u64, u32)) -> 
             Err(Quiet::Deadline) => break true,
         }
     };
-    let ended = process.end(|_, line| {
-        tail.push(&line);
+    let ended = process.end(|stream, line| {
+        keep(&mut tail, stream, &line);
         scanner.line(&line);
     });
     let (scanned, metrics) = scanner.close(&tail);
@@ -248,6 +248,13 @@ fn scan(task: &Task<'_>, cell: &CommandCell, show: &mut dyn FnMut(u64, u32)) -> 
     attempted.record.samples = u32::try_from(samples).unwrap_or(u32::MAX);
     attempted.record.setup_seconds = first_figure.map(|after: Duration| after.as_secs_f64());
     Ok(attempted)
+}
+
+fn keep(tail: &mut Tail, stream: Stream, line: &str) {
+    match stream {
+        Stream::Out => tail.push(line),
+        Stream::Err => tail.push_error(line),
+    }
 }
 
 /// The end that a process's exit asks for, given what its words asked for.

@@ -88,6 +88,7 @@ pub fn read_lines(mut stream: impl Read, mut each: impl FnMut(String) -> bool) -
 pub struct Tail {
     lines: VecDeque<String>,
     dropped: u64,
+    last_error: Option<String>,
 }
 
 impl Tail {
@@ -109,9 +110,21 @@ impl Tail {
         self.lines.push_back(kept);
     }
 
-    /// The last line that is not blank.
+    /// Keeps a line of standard error: where a program says why it ends, whatever else it prints at that moment.
+    pub fn push_error(&mut self, line: &str) {
+        self.push(line);
+        if !line.trim().is_empty() {
+            self.last_error = self.last_line().map(ToOwned::to_owned);
+        }
+    }
+
+    /// What a program said last: the last line of standard error that is not blank, else of standard output.
     #[must_use]
     pub fn last(&self) -> Option<&str> {
+        self.last_error.as_deref().or_else(|| self.last_line())
+    }
+
+    fn last_line(&self) -> Option<&str> {
         self.lines.iter().rev().map(|line| line.trim()).find(|line| !line.is_empty())
     }
 
@@ -167,9 +180,12 @@ mod tests {
         tail.push("\u{1b}[31mred");
         tail.push("  ");
         assert_eq!(tail.last(), Some("\u{fffd}[31mred"));
+        tail.push_error("Traceback");
+        tail.push("goodbye");
+        assert_eq!(tail.last(), Some("Traceback"));
         let lines = tail.into_lines();
         assert_eq!(lines.len(), TAIL_LINES + 1);
-        assert_eq!(lines[0], "… 6 earlier lines left out");
+        assert_eq!(lines[0], "… 8 earlier lines left out");
         assert!(lines.iter().all(|line| line.len() <= TAIL_WIDTH + 3), "{lines:?}");
     }
 }

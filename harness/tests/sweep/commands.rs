@@ -61,9 +61,9 @@ fn from_baseline_to_regression_and_back() {
         let told = stage.run(&["compare", "stored/latest", "--format", format]).exits(5);
         assert!(told.stdout.contains("regressed"), "{format}: {}", told.stdout);
     }
-    let told = stage.run(&["explain", "latest", "script/a"]).exits(0);
+    let told = stage.run(&["explain", "latest", "script/kind=a"]).exits(0);
     assert!(told.stdout.contains("tokens_per_second (gated): regressed ["), "{}", told.stdout);
-    let told = stage.run(&["explain", "latest", "script/a", "script/b"]).exits(0);
+    let told = stage.run(&["explain", "latest", "script/kind=a", "script/kind=b"]).exits(0);
     assert!(told.stdout.contains("kind: a → b"), "{}", told.stdout);
 
     let accepted = stage.run(&["baseline", "list"]).exits(0).stdout;
@@ -90,7 +90,7 @@ fn runs_are_named_by_path_id_latest_and_prev() {
     }
     says(&stage.run(&["run", "s.toml", "--baseline", "nowhere"]).exits(2), "there is no run `nowhere`");
     says(&stage.run(&["explain", "latest", "script"]).exits(2), "`script` fits 5 cells");
-    says(&stage.run(&["explain", "latest", "zzz"]).exits(2), "has no cell `zzz`; it has script/a~");
+    says(&stage.run(&["explain", "latest", "zzz"]).exits(2), "has no cell `zzz`; it has script/kind=a~");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn shards_are_judged_only_together() {
     says(&stage.run(&["merge", &parts[1], &parts[0], "-o", "whole"]).exits(2), "it holds a run already");
     let run = stepwatch::store::load(&stage.path("whole")).unwrap();
     let cells: Vec<&str> = run.manifest.cells.iter().map(|cell| cell.id.readable()).collect();
-    assert_eq!(cells, ["script/a", "script/b", "script/c", "script/d", "script/e"]);
+    assert_eq!(cells, ["script/kind=a", "script/kind=b", "script/kind=c", "script/kind=d", "script/kind=e"]);
     assert_eq!((run.rounds.len(), run.damage.len()), (25, 0));
 }
 

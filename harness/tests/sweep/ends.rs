@@ -69,7 +69,8 @@ fn commands_read_by_regex() {
         "2s",
         3,
         &[
-            ("good", "echo step 1 tokens/sec: 1,000; echo tokens/sec: 2e3 >&2", "completed", ""),
+            ("good", "echo step 1 tokens/sec: 1,000; echo tokens/sec: 2e3", "completed", ""),
+            ("stderr", "echo tokens/sec: 4 >&2", "completed", ""),
             ("nomatch", "echo tok/s 5", "failed", r"no line of its output matches `tokens_per_second` (tokens/sec: (\S+)): its last line was `tok/s 5`"),
             ("silent", ":", "failed", r"no line of its output matches `tokens_per_second` (tokens/sec: (\S+)): it printed nothing"),
             ("nan", "echo tokens/sec: nan", "failed", "`tokens_per_second` matched `nan`, which is no finite number above 0"),
