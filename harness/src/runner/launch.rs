@@ -14,7 +14,7 @@ use crate::scenario::CommandCell;
 ///
 /// # Errors
 /// When our own binary cannot be found.
-pub fn builtin(task: &Task<'_>) -> Result<Command, String> {
+pub(super) fn builtin(task: &Task<'_>) -> Result<Command, String> {
     let mut command = this_binary()?;
     command.args(["worker", "--backend", task.backend]);
     environment(&mut command, task);
@@ -25,7 +25,7 @@ pub fn builtin(task: &Task<'_>) -> Result<Command, String> {
 ///
 /// # Errors
 /// When there is no such command, with where it was looked for.
-pub fn command(task: &Task<'_>, cell: &CommandCell) -> Result<Command, String> {
+pub(super) fn command(task: &Task<'_>, cell: &CommandCell) -> Result<Command, String> {
     let program = cell.argv.first().ok_or("the command is empty")?;
     find_program(program, &cell.working_dir)?;
     let mut command = this_binary()?;

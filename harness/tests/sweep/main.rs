@@ -4,4 +4,5 @@
 mod commands;
 mod ends;
 mod interruptions;
+mod scripted;
 mod stage;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use stepwatch_record::run::{Round, Run};
 
 /// One test's folder.
-pub struct Stage {
+pub(crate) struct Stage {
     folder: tempfile::TempDir,
 }
 
 impl Stage {
     /// A folder with these files.
-    pub fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let stage = Self { folder: tempfile::tempdir().unwrap() };
         for (name, text) in files {
             fs::write(stage.path(name), text).unwrap();
@@ -22,54 +22,54 @@ impl Stage {
         stage
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stepwatch"));
         command.args(arguments).current_dir(self.folder.path()).env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }
 
     /// Runs to the end.
-    pub fn run(&self, arguments: &[&str]) -> Told {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Told {
         Told::of(self.command(arguments).output().unwrap())
     }
 
     /// Starts and does not wait.
-    pub fn start(&self, arguments: &[&str]) -> Child {
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
         self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// The only run folder that there is, if there is one.
-    pub fn run_folder(&self) -> Option<PathBuf> {
+    pub(crate) fn run_folder(&self) -> Option<PathBuf> {
         let found = stepwatch::store::newest_first(&self.path("runs"), None);
         assert!(found.len() <= 1, "{found:?}");
         found.into_iter().next().map(|run| run.folder)
     }
 
     /// That run, read.
-    pub fn stored(&self) -> Run {
+    pub(crate) fn stored(&self) -> Run {
         stepwatch::store::load(&self.run_folder().unwrap()).unwrap()
     }
 
     /// Waits until a file is there and holds a process id.
-    pub fn wait_for_pid(&self, name: &str) -> u32 {
+    pub(crate) fn wait_for_pid(&self, name: &str) -> u32 {
         wait_for(name, || fs::read_to_string(self.path(name)).ok()?.trim().parse().ok())
     }
 }
 
 /// What a command told.
 #[derive(Debug)]
-pub struct Told {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Told {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -79,7 +79,7 @@ impl Told {
 
     /// Asserts the exit code, and shows what was told if it differs.
     #[track_caller]
-    pub fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
@@ -87,7 +87,7 @@ impl Told {
 
 /// Waits for something that another process does; it must come, however slow the machine.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let limit = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = found() {
@@ -99,14 +99,14 @@ pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Whether a process lives; a zombie does not.
-pub fn lives(pid: u32) -> bool {
+pub(crate) fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// The round of a cell by the first part of its readable id.
 #[track_caller]
-pub fn round<'a>(run: &'a Run, cell: &str, number: u32) -> &'a Round {
+pub(crate) fn round<'a>(run: &'a Run, cell: &str, number: u32) -> &'a Round {
     run.rounds
         .iter()
         .find(|round| round.record.cell.readable().ends_with(cell) && round.record.round == Some(number))
@@ -114,7 +114,7 @@ pub fn round<'a>(run: &'a Run, cell: &str, number: u32) -> &'a Round {
 }
 
 /// A worker in shell that speaks the protocol well: 40 steps of 1000 ns, then it waits to be told to stop.
-pub const SPEAKER: &str = r#"read first
+pub(crate) const SPEAKER: &str = r#"read first
 echo '{"type":"ready","protocol":1,"setup_seconds":0.5,"device":"shell"}'
 i=0
 while [ $i -lt 40 ]; do
@@ -126,6 +126,6 @@ echo '{"type":"finished","steps":41,"loss":1.5}'
 "#;
 
 /// Bytes of a file, none if it is not there.
-pub fn bytes(path: &Path) -> Vec<u8> {
+pub(crate) fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_default()
 }
