@@ -269,3 +269,82 @@ fn to_bf16(value: f32) -> bf16 {
     let code = code as u16;
     bf16::from_bits(code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DTYPES: [Dtype; 5] = [Dtype::F32, Dtype::Bf16, Dtype::E4m3, Dtype::E5m2, Dtype::I32];
+
+    #[test]
+    fn buffers_round_to_their_dtype() {
+        let values = [0.3f32, -0.0, 1e9, -1e9, f32::NAN, f32::INFINITY, 1e-30, 257.0];
+        // dtype, what is held
+        let cases: &[(Dtype, [f32; 8])] = &[
+            (Dtype::F32, values),
+            (Dtype::Bf16, [0.300_781_25, -0.0, 998_244_352.0, -998_244_352.0, f32::NAN, f32::INFINITY, 1.0e-30, 256.0]),
+            (Dtype::E4m3, [0.3125, -0.0, 448.0, -448.0, f32::NAN, 448.0, 0.0, 256.0]),
+            (Dtype::E5m2, [0.3125, -0.0, 57_344.0, -57_344.0, f32::NAN, 57_344.0, 0.0, 256.0]),
+            (Dtype::I32, [0.0, 0.0, 1e9, -1e9, 0.0, 2_147_483_600.0, 0.0, 257.0]),
+        ];
+        for (dtype, expected) in cases {
+            let buffer = Buffer::rounded(*dtype, &values);
+            let found = buffer.view().values().into_owned();
+            for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let close = index == 6 && *dtype == Dtype::Bf16 && (found - expected).abs() < 1e-32;
+                let equal = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+                assert!(close || equal, "{dtype} [{index}]: {found:e}, expected {expected:e}");
+                if *dtype != Dtype::I32 {
+                    let alone = rounded(*dtype, values[index]);
+                    assert!(alone.to_bits() == found.to_bits() || alone.is_nan(), "{dtype} [{index}] alone");
+                }
+            }
+            assert_eq!((buffer.len(), buffer.view().dtype()), (8, *dtype));
+        }
+    }
+
+    #[test]
+    fn long_tensors_are_converted_as_short_ones() {
+        // More than one chunk, the last partial.
+        let len = 3 * CHUNK + 17;
+        let values: Vec<f32> = (0u16..).take(251).map(|value| f32::from(value) - 125.0).cycle().take(len).collect();
+        for dtype in DTYPES {
+            let long = Buffer::rounded(dtype, &values);
+            let found = long.view().values().into_owned();
+            for index in [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 5, len - 1] {
+                let short = Buffer::rounded(dtype, &values[index..=index]);
+                assert_eq!(short.view().values()[0].to_bits(), found[index].to_bits(), "{dtype} [{index}]");
+            }
+        }
+    }
+
+    #[test]
+    fn to_bf16_agrees_with_the_crate_on_all_numbers() {
+        // Every upper half with lower halves below, at and above the tie.
+        for upper in 0..=u16::MAX {
+            for lower in [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let value = f32::from_bits(u32::from(upper) << 16 | lower);
+                let expected = if value.is_nan() { 0x7fff } else { bf16::from_f32(value).to_bits() };
+                assert_eq!(to_bf16(value).to_bits(), expected, "{value:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_zeros_and_views_lend_on() {
+        for dtype in DTYPES {
+            let mut buffer = Buffer::<f64>::zeros(dtype, 3);
+            assert_eq!(buffer.view().values().as_ref(), [0.0; 3]);
+            let mut view = buffer.view_mut();
+            view.reborrow().store(&[1.0, 2.0, 3.0]);
+            assert_eq!(view.as_view().values().as_ref(), [1.0, 2.0, 3.0], "{dtype}");
+            assert!(!buffer.is_empty() && Buffer::<f64>::zeros(dtype, 0).is_empty());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "stored values must fill the tensor")]
+    fn a_wrong_length_is_not_stored() {
+        Buffer::<f32>::zeros(Dtype::Bf16, 3).view_mut().store(&[1.0, 2.0]);
+    }
+}
