@@ -1,23 +1,18 @@
-//! `stepwatch schema`: the JSON Schema of the scenario file.
+//! `stepwatch schema`: the JSON Schema of the scenario file, for editors.
 
-use std::path::PathBuf;
-
-use super::CommandError;
+use super::{CommandError, emit};
 use crate::exit::Exit;
+use crate::scenario;
 
-/// Print the JSON Schema of the scenario file
+/// Print the JSON Schema of the scenario file; editors complete and check with it
 #[derive(Debug, clap::Args)]
-pub struct Schema {
-    /// Scenario files.
-    #[arg(required = true)]
-    pub scenarios: Vec<PathBuf>,
-}
+pub struct Schema {}
 
-/// Runs the command.
+/// Prints the schema.
 ///
 /// # Errors
-/// What is wrong with the scenario, exit 2.
-pub fn run(args: &Schema) -> Result<Exit, CommandError> {
-    let _ = args;
-    Err(CommandError::usage("not there yet"))
+/// When stdout cannot be written.
+pub fn run(_: &Schema) -> Result<Exit, CommandError> {
+    emit(&format!("{:#}\n", scenario::schema::schema()))?;
+    Ok(Exit::Good)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stepwatch_model::config::StepConfig;
+use stepwatch_model::config::{Dims, StepConfig};
 use stepwatch_record::finding::Finding;
 use stepwatch_record::run::{Better, Claim, Metric, Policy};
 use stepwatch_record::{Cell, Scalar};
@@ -217,15 +217,7 @@ pub struct LoadOptions<'a> {
 /// # Errors
 /// Everything that is wrong with the file, each with file, line, caret and what is allowed.
 pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Scenario, Diagnostics> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such scenario file".to_owned(),
-            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
-            _ => format!("the file cannot be read: {error}"),
-        };
-        Diagnostics::of_file(path, why)
-    })?;
-    parse(path, &text, options)
+    parse(path, &read_file(path)?, options)
 }
 
 /// As [`load`], for text that stands in no file yet; `path` is what messages call it and where relative files start from.
@@ -234,4 +226,23 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Scenario, Diagnost
 /// As [`load`].
 pub fn parse(path: &Path, text: &str, options: &LoadOptions<'_>) -> Result<Scenario, Diagnostics> {
     resolve::resolve(path, text, options)
+}
+
+/// The models that a scenario declares, by name; the rest of the file is not looked at.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn model_dims(path: &Path) -> Result<Vec<(String, Dims)>, Diagnostics> {
+    resolve::model_dims(path, &read_file(path)?)
+}
+
+fn read_file(path: &Path) -> Result<String, Diagnostics> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such scenario file".to_owned(),
+            std::io::ErrorKind::InvalidData => "the file is not UTF-8 text".to_owned(),
+            _ => format!("the file cannot be read: {error}"),
+        };
+        Diagnostics::of_file(path, why)
+    })
 }

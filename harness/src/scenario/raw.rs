@@ -71,12 +71,17 @@ pub(super) fn read<'a, 'i>(root: &'a DeTable<'i>, problems: &mut Vec<Problem>) -
         matrices: selections(root, "matrix", problems),
         excludes: selections(root, "exclude", problems),
         step: one_table(root, "step", problems).map(|table| selection(&table, "[step]", Lists::No, problems)),
-        models: named(root, "models", keys::MODEL, problems),
+        models: models(root, problems),
         workloads: named(root, "workloads", keys::WORKLOAD, problems),
         measure: keyed(root, "measure", keys::MEASURE, problems),
         claims: many_tables(root, "claim", problems).iter().map(|table| claim(table, problems)).collect(),
         policy: keyed(root, "policy", keys::POLICY, problems),
     }
+}
+
+/// Reads `[models.*]` alone.
+pub(super) fn models<'a, 'i>(root: &'a DeTable<'i>, problems: &mut Vec<Problem>) -> Vec<RawNamed<'a, 'i>> {
+    named(root, "models", keys::MODEL, problems)
 }
 
 type SpannedTable<'a, 'i> = Spanned<&'a DeTable<'i>>;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use stepwatch_model::config::Dims;
 use stepwatch_record::run::{Claim, Metric, Policy};
 use toml::Spanned;
 use toml::de::DeTable;
@@ -46,6 +47,30 @@ pub(super) fn resolve(file: &Path, text: &str, options: &LoadOptions<'_>) -> Res
         Some(scenario) if diagnostics.errors() == 0 => Ok(Scenario { warnings: diagnostics, ..scenario }),
         _ => Err(diagnostics),
     }
+}
+
+/// The models that a file declares.
+///
+/// # Errors
+/// What is wrong with them; the rest of the file is not looked at.
+pub(super) fn model_dims(file: &Path, text: &str) -> Result<Vec<(String, Dims)>, Diagnostics> {
+    let mut diagnostics = Diagnostics::new(file, text, None);
+    let mut problems = Vec::new();
+    let (tree, faults) = DeTable::parse_recoverable(text);
+    for fault in &faults {
+        problems.push(Problem::at(fault.span().unwrap_or(0..0), format!("this is no TOML: {}", fault.message()), "here"));
+    }
+    let models = if faults.is_empty() {
+        models::read(&raw::models(tree.get_ref(), &mut problems), &mut problems)
+    } else {
+        models::Models::default()
+    };
+    problems.into_iter().for_each(|problem| diagnostics.push(problem));
+    if diagnostics.errors() > 0 {
+        return Err(diagnostics);
+    }
+    let own = models.own().filter_map(|(name, _)| Some((name.to_owned(), models.dims(name)?)));
+    Ok(own.collect())
 }
 
 /// Every step from raw to resolved, in order. What is wrong is noted and the next step goes on where it can.

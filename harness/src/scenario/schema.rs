@@ -2,7 +2,6 @@
 //! what `check` accepts.
 
 use serde_json::{Map, Value, json};
-use stepwatch_model::Precision;
 use stepwatch_model::config::PRESETS;
 use stepwatch_record::Scalar;
 
@@ -147,8 +146,3 @@ fn accepts(parameter: &Parameter) -> Value {
     }
 }
 
-/// The names of all precisions, for a scenario that `init` writes.
-#[must_use]
-pub fn precisions() -> Vec<&'static str> {
-    Precision::ALL.map(Precision::name).to_vec()
-}
