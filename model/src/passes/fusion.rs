@@ -11,7 +11,7 @@ use stepwatch_kernels::op::Op;
 use stepwatch_kernels::precision::Granularity;
 use stepwatch_kernels::quantise::{Axis, Tiling};
 
-use crate::ir::{Step, TensorId};
+use crate::ir::{Node, Step, TensorId};
 use group::Groups;
 
 /// What may be fused.
@@ -59,13 +59,21 @@ pub fn fusion(step: Step) -> Step {
     fuse(step, &RULES)
 }
 
-/// The pass with some of its rules.
+/// The pass with some of its rules. What runs once before the first step is fused too, so that it calibrates on the numbers
+/// that the steps will have.
 #[must_use]
 pub fn fuse(mut step: Step, rules: &[Rule]) -> Step {
+    let (init, ops) = (std::mem::take(&mut step.init), std::mem::take(&mut step.ops));
+    step.init = fuse_list(&mut step, init, rules);
+    step.ops = fuse_list(&mut step, ops, rules);
+    step
+}
+
+fn fuse_list(step: &mut Step, mut nodes: Vec<Node>, rules: &[Rule]) -> Vec<Node> {
     if rules.contains(&Rule::ResidualIntoGemm) {
-        residual_into_gemm(&mut step);
+        residual_into_gemm(step, &mut nodes);
     }
-    let mut groups = Groups::new(&step);
+    let mut groups = Groups::new(step, nodes);
     for rule in rules {
         match rule {
             Rule::ResidualIntoGemm => {}
@@ -73,7 +81,7 @@ pub fn fuse(mut step: Step, rules: &[Rule]) -> Step {
             Rule::NormForward => norm_forward(&mut groups),
             Rule::NormBackward => norm_backward(&mut groups),
             Rule::SwigluForward => {
-                producers(&mut groups, Pattern::SwigluForward, |op| matches!(op, Op::SwigluForward(_)), 1)
+                producers(&mut groups, Pattern::SwigluForward, |op| matches!(op, Op::SwigluForward(_)), 1);
             }
             Rule::SwigluBackward => {
                 producers(&mut groups, Pattern::SwigluBackward, |op| matches!(op, Op::SwigluBackward(_)), 2);
@@ -86,22 +94,20 @@ pub fn fuse(mut step: Step, rules: &[Rule]) -> Step {
             Rule::Cast => casts(&mut groups),
         }
     }
-    let nodes = groups.into_nodes(&step);
-    step.ops = nodes;
-    step
+    groups.into_nodes(step)
 }
 
 /// `d = a · bᵀ; y = x + d` → `y = a · bᵀ + x`, where only the add reads d.
-fn residual_into_gemm(step: &mut Step) {
+fn residual_into_gemm(step: &mut Step, nodes: &mut Vec<Node>) {
     let mut at = 0;
-    while at < step.ops.len() {
-        if let Some(add) = residual_of(step, at) {
-            let product = step.ops[at].operands.len() - 1;
-            let d = step.ops[at].operands[product];
-            let [a, b, y] = [0, 1, 2].map(|index| step.ops[add].operands[index]);
+    while at < nodes.len() {
+        if let Some(add) = residual_of(step, nodes, at) {
+            let product = nodes[at].operands.len() - 1;
+            let d = nodes[at].operands[product];
+            let [a, b, y] = [0, 1, 2].map(|index| nodes[add].operands[index]);
             let residual = if a == d { b } else { a };
-            step.ops.remove(add);
-            let node = &mut step.ops[at];
+            nodes.remove(add);
+            let node = &mut nodes[at];
             if let Op::Gemm(gemm) = &mut node.op {
                 gemm.accumulate = true;
             }
@@ -118,16 +124,16 @@ fn residual_into_gemm(step: &mut Step) {
 }
 
 /// The add that alone reads a product's result, where it can move up to the product.
-fn residual_of(step: &Step, at: usize) -> Option<usize> {
-    let Op::Gemm(gemm) = &step.ops[at].op else { return None };
-    let d = *step.ops[at].operands.last()?;
+fn residual_of(step: &Step, nodes: &[Node], at: usize) -> Option<usize> {
+    let Op::Gemm(gemm) = &nodes[at].op else { return None };
+    let d = *nodes[at].operands.last()?;
     if gemm.accumulate || step.outputs.contains(&d) || step.tensor(d).persistent() {
         return None;
     }
-    let mut readers = (at + 1..step.ops.len()).filter(|&later| step.ops[later].touches(d));
-    let add = readers.next().filter(|&later| matches!(step.ops[later].op, Op::Add(_)))?;
-    let residual = step.ops[add].operands[..2].iter().find(|id| **id != d)?;
-    let unmoved = step.ops[at..add].iter().all(|node| !node.writes().any(|written| written == *residual));
+    let mut readers = (at + 1..nodes.len()).filter(|&later| nodes[later].touches(d));
+    let add = readers.next().filter(|&later| matches!(nodes[later].op, Op::Add(_)))?;
+    let residual = nodes[add].operands[..2].iter().find(|id| **id != d)?;
+    let unmoved = nodes[at..add].iter().all(|node| !node.writes().any(|written| written == *residual));
     (readers.next().is_none() && unmoved).then_some(add)
 }
 

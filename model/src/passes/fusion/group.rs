@@ -19,8 +19,7 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn new(step: &Step) -> Self {
-        let nodes = step.ops.clone();
+    pub(super) fn new(step: &Step, nodes: Vec<Node>) -> Self {
         let mut touching = vec![Vec::new(); step.tensors.len()];
         for (at, node) in nodes.iter().enumerate() {
             for id in &node.operands {
