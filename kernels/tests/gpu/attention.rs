@@ -1,0 +1,104 @@
+//! Attention, naive and tiled: products on packed layouts, softmax, and the tiled kernels on tensor cores and without.
+
+use std::collections::HashMap;
+
+use stepwatch_kernels::Dtype;
+use stepwatch_kernels::attention::{
+    FlashBackward, FlashForward, Kernel, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
+};
+use stepwatch_kernels::io::{Io, Slot};
+use stepwatch_kernels::op::{Access, Op, Spec};
+use stepwatch_kernels::tensor::Buffer;
+
+use crate::compare::{Near, Random, check_with, one_rounding, values};
+use crate::open;
+
+const SHAPES: [(usize, usize, usize, usize); 6] =
+    [(1, 1, 1, 64), (2, 64, 3, 64), (2, 200, 2, 64), (1, 131, 2, 128), (1, 1000, 2, 64), (2, 33, 2, 20)];
+
+fn shapes() -> impl Iterator<Item = Shape> {
+    SHAPES.into_iter().flat_map(|(batch, seq, heads, head_dim)| {
+        [Dtype::F32, Dtype::Bf16].map(move |dtype| Shape { batch, seq, heads, head_dim, dtype })
+    })
+}
+
+/// Probabilities: causal rows that add up to 1.
+fn probabilities(shape: Shape) -> Vec<f32> {
+    let mut random = Random::new(9);
+    let mut p = Vec::with_capacity(shape.batch * shape.heads * shape.seq * shape.seq);
+    for row in 0..shape.batch * shape.heads * shape.seq {
+        let seen = row % shape.seq + 1;
+        let weights: Vec<f32> = (0..seen).map(|_| random.normal().exp()).collect();
+        let sum: f32 = weights.iter().sum();
+        p.extend(weights.iter().map(|w| w / sum));
+        p.extend(std::iter::repeat_n(0.0, shape.seq - seen));
+    }
+    p
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn the_products_of_naive_attention() {
+    let gpu = open();
+    for shape in shapes() {
+        for kind in [
+            ProductKind::Scores,
+            ProductKind::Context,
+            ProductKind::ProbabilityGradient,
+            ProductKind::ValueGradient,
+            ProductKind::QueryGradient,
+            ProductKind::KeyGradient,
+        ] {
+            let given = HashMap::from([("p", probabilities(shape))]);
+            check_with(&gpu, &Op::AttentionProduct(Product { shape, kind }), one_rounding(shape.dtype), 2, &given);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn softmax_both_ways() {
+    let gpu = open();
+    for shape in shapes() {
+        let given = HashMap::from([("p", probabilities(shape))]);
+        check_with(&gpu, &Op::SoftmaxForward(SoftmaxForward { shape }), one_rounding(shape.dtype), 2, &given);
+        check_with(&gpu, &Op::SoftmaxBackward(SoftmaxBackward { shape }), one_rounding(shape.dtype), 2, &given);
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn tiled_attention_both_ways() {
+    let gpu = open();
+    for shape in shapes() {
+        // Probabilities are rounded against the largest score of the tiles so far, which differ: two roundings apart.
+        let near = if shape.dtype == Dtype::F32 { Near::Norm(1e-5) } else { Near::Norm(4e-3) };
+        let forward = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
+        let backward = FlashBackward { shape, kernel: Kernel::Flash };
+        let mut random = Random::new(3);
+        let signature = backward.signature();
+        let [qkv, dcontext] = [0, 3].map(|index| {
+            let values = values(&signature[index], &mut random, 2);
+            Buffer::<f32>::rounded(shape.dtype, &values).view().values().into_owned()
+        });
+        let given = HashMap::from([("qkv", qkv.clone())]);
+        check_with(&gpu, &forward, near, 2, &given);
+        let (context, lse) = reference(&forward, &qkv);
+        let given = HashMap::from([("qkv", qkv), ("dcontext", dcontext), ("context", context), ("lse", lse)]);
+        check_with(&gpu, &Op::FlashBackward(backward), near, 2, &given);
+    }
+}
+
+/// Context and log-sum-exp of the forward reference.
+fn reference(forward: &Op, qkv: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let params = forward.signature();
+    let mut buffers: Vec<Buffer<f32>> = params.iter().map(|p| Buffer::zeros(p.dtype, p.elements())).collect();
+    buffers[0] = Buffer::rounded(params[0].dtype, qkv);
+    let slots = params.iter().zip(&mut buffers).map(|(param, buffer)| match param.access {
+        Access::Read => Slot::Read(buffer.view()),
+        _ => Slot::Write(buffer.view_mut()),
+    });
+    let slots = slots.collect();
+    forward.run(&mut Io::new(&params, slots));
+    (buffers[1].view().values().into_owned(), buffers[2].view().values().into_owned())
+}
