@@ -1,6 +1,6 @@
 //! `stepwatch compare`: a stored run judged against another, or against the accepted baseline of its scenario.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::{CommandError, Places, emit, say};
 use crate::exit::Exit;
@@ -60,7 +60,7 @@ pub fn run(args: &Compare) -> Result<Exit, CommandError> {
 ///
 /// # Errors
 /// When there is none: a named baseline that is not there must not be passed over.
-pub fn named(name: &str, out: &PathBuf) -> Result<Against, CommandError> {
+pub fn named(name: &str, out: &Path) -> Result<Against, CommandError> {
     let folder = store::find(name, out).map_err(CommandError::usage)?;
     Ok(Against::Named { name: name.to_owned(), folder })
 }

@@ -194,13 +194,8 @@ fn pid_of(pid: u32) -> Option<Pid> {
 /// Tells when the worker ends and leaves it unreaped, so that its group stays its own until the rest of it is killed.
 fn wait_unreaped(pid: u32, sender: &SyncSender<Event>) {
     let Some(pid) = pid_of(pid) else { return };
-    loop {
-        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-            Err(rustix::io::Errno::INTR) => {}
-            // An error here can only be that it was reaped: it has ended as well.
-            _ => break,
-        }
-    }
+    // Any other error can only be that it was reaped: it has ended as well.
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
     let _ = sender.send(Event::Ended);
 }
 

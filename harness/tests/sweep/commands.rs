@@ -77,7 +77,10 @@ fn from_baseline_to_regression_and_back() {
 #[test]
 fn runs_are_named_by_path_id_latest_and_prev() {
     let stage = stage();
-    says(&stage.run(&["compare", "latest"]).exits(2), "error: there is no run `latest` in runs: nothing was run there yet");
+    says(
+        &stage.run(&["compare", "latest"]).exits(2),
+        "error: there is no run `latest` in runs: nothing was run there yet",
+    );
     stage.run(&["run", "s.toml", "--rounds", "2"]).exits(0);
     says(&stage.run(&["compare", "prev"]).exits(2), "stored has only one run");
     says(&stage.run(&["compare", "nowhere"]).exits(2), "a RUN is the path of a run folder, an id, `latest` or `prev`");
@@ -133,7 +136,10 @@ fn damaged_and_newer_folders_are_told_apart() {
     let rounds = fs::read_to_string(folder.join("rounds.jsonl")).unwrap();
     write("rounds.jsonl", &rounds[..rounds.len() - 10]);
     let told = stage.run(&["compare", "latest"]).exits(3);
-    says(&told, "rounds.jsonl: line 10 has no end: the writer was killed while writing it; it and all after it were left out");
+    says(
+        &told,
+        "rounds.jsonl: line 10 has no end: the writer was killed while writing it; it and all after it were left out",
+    );
     let told = stage.run(&["run", "--resume", "latest"]).exits(0);
     says(&told, "rounds.jsonl: line 10 has no end: the writer was killed while writing it: its last ");
     assert_eq!(stepwatch::store::load(&folder).unwrap().rounds.len(), 10);

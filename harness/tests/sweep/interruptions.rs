@@ -48,7 +48,12 @@ fn killed_at_any_instant_it_resumes_with_nothing_lost_or_twice() {
             None => vec!["run".into(), "s.toml".into()],
         };
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut child = stage.command(&arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child = stage
+            .command(&arguments)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
         if let Some(folder) = &folder {
             // Some kills hit the start, most a worker somewhere in its round.
             let before = bytes(&folder.join("rounds.jsonl")).len();

@@ -70,7 +70,13 @@ fn wrong_numbers_end_a_cell_before_its_rounds() {
     let stored = stage.stored();
     let wrong = stored.rounds.iter().filter(|round| round.record.end.word() == "numbers-wrong").count();
     assert_eq!(wrong, 3);
-    assert!(stored.rounds.iter().filter(|round| round.record.end.word() != "completed").all(|round| round.samples.is_empty()));
+    assert!(
+        stored
+            .rounds
+            .iter()
+            .filter(|round| round.record.end.word() != "completed")
+            .all(|round| round.samples.is_empty())
+    );
 }
 
 #[test]
@@ -118,5 +124,5 @@ fn five_hundred_cells_one_process_a_round() {
     println!("500 cells, {} processes: {:.1} s", 1000, began.elapsed().as_secs_f64());
     let stored = stage.stored();
     assert_eq!(stored.rounds.len(), 500);
-    assert_eq!(round(&stored, &stored.manifest.cells[0].id.readable().to_owned(), 0).record.samples, 10);
+    assert_eq!(round(&stored, stored.manifest.cells[0].id.readable(), 0).record.samples, 10);
 }
