@@ -41,11 +41,17 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), CommandError> {
     let mut options = OpenOptions::new();
     options.write(true);
     // Whether the file is there is asked and answered in one act.
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
         let path = path.display();
         CommandError::usage(match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("{path} is there already: --force writes over it, -o names another"),
+            io::ErrorKind::AlreadyExists => {
+                format!("{path} is there already: --force writes over it, -o names another")
+            }
             _ => format!("{path} cannot be written: {error}"),
         })
     })

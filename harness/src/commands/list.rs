@@ -51,6 +51,9 @@ pub fn text(scenario: &Scenario) -> String {
     // Never wrapped: a cell is one line, for people and for `grep`.
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["cell", "memory", "a step", "all rounds"]);
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -86,8 +89,10 @@ pub fn text(scenario: &Scenario) -> String {
     )
 }
 
-const ON_CPU: &str = "Times are a rough guess (10 GFLOP/s, a 2-core CPU); memory counts weights, states and activations.";
-const ON_CUDA: &str = "Times are a rough guess (250 TFLOP/s, half as much in fp32); memory counts weights, states and activations.";
+const ON_CPU: &str =
+    "Times are a rough guess (10 GFLOP/s, a 2-core CPU); memory counts weights, states and activations.";
+const ON_CUDA: &str =
+    "Times are a rough guess (250 TFLOP/s, half as much in fp32); memory counts weights, states and activations.";
 
 /// Start of a worker process until its first step, seconds: a guess.
 const START_SECONDS: f64 = 1.0;
@@ -105,10 +110,7 @@ fn estimate(config: &StepConfig, cuda: bool) -> Estimate {
         (true, true) => 25e12,
         (true, false) => 250e12,
     };
-    Estimate {
-        memory_bytes: step.memory.total,
-        step_seconds: step.flops_per_token * config.tokens() as f64 / speed,
-    }
+    Estimate { memory_bytes: step.memory.total, step_seconds: step.flops_per_token * config.tokens() as f64 / speed }
 }
 
 /// All rounds of a cell: start, warm-up, samples. A warm-up until steady is taken as ten steps.

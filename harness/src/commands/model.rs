@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use stepwatch_model::Precision;
 use stepwatch_model::config::{self, Dims, StepConfig};
-use stepwatch_model::linear::role_name;
 use stepwatch_model::eligibility::fp8_linears;
+use stepwatch_model::linear::role_name;
 use stepwatch_model::{check_config, count, solve};
 
 use super::list::bytes;
@@ -114,7 +114,8 @@ fn proposals(target: &str, like: &Dims) -> Result<String, CommandError> {
 /// Everything about one model, section by section.
 fn described(name: &str, config: &StepConfig) -> String {
     let dims = &config.dims;
-    let mut text = format!("{name}: {dims} (head dim {}, vocabulary padded to {})\n", dims.head_dim(), dims.padded_vocab());
+    let mut text =
+        format!("{name}: {dims} (head dim {}, vocabulary padded to {})\n", dims.head_dim(), dims.padded_vocab());
     parameters(&mut text, dims);
     let step = count::step(config);
     let _ = writeln!(
@@ -157,7 +158,8 @@ fn parameters(text: &mut String, dims: &Dims) {
         ("down", count.down),
         ("norms", count.norms),
     ] {
-        let _ = writeln!(text, "  {part:<16} {parameters:>12}  {:>5.1} %", parameters as f64 / count.total as f64 * 100.0);
+        let _ =
+            writeln!(text, "  {part:<16} {parameters:>12}  {:>5.1} %", parameters as f64 / count.total as f64 * 100.0);
     }
 }
 

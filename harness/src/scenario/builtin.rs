@@ -357,7 +357,10 @@ fn dims_of(parameters: &Parameters) -> Result<Dims, String> {
         let default = PARAMETERS[0].default.scalar();
         let model = parameters.get("model").unwrap_or(&default).to_string();
         return config::preset(&model).ok_or_else(|| {
-            format!("`{model}` is no preset ({}) and its dims are not given", list(config::PRESETS.map(|(name, _)| name)))
+            format!(
+                "`{model}` is no preset ({}) and its dims are not given",
+                list(config::PRESETS.map(|(name, _)| name))
+            )
         });
     }
     let read = |name: &str| match parameters.get(name) {
@@ -445,7 +448,10 @@ mod tests {
                 &[("model", "mine".into())],
                 "`mine` is no preset (`tiny`, `mini`, `350m`, `454m`, `1b`, `8b-slice`) and its dims are not given",
             ),
-            (&[("dim", 64.into())], "parameter `layers` is missing: a model has `dim`, `layers`, `heads`, `ffn`, `vocab`"),
+            (
+                &[("dim", 64.into())],
+                "parameter `layers` is missing: a model has `dim`, `layers`, `heads`, `ffn`, `vocab`",
+            ),
             (&[("clip", (-1.0).into())], "parameter `clip` is `-1`, expected a number from 0 to 1000000"),
         ];
         for (given, message) in cases {
@@ -455,11 +461,8 @@ mod tests {
 
     #[test]
     fn a_step_that_cannot_run_is_refused_with_op_and_shape() {
-        let given = parameters(&[
-            ("precision", "fp8-tensorwise".into()),
-            ("batch_size", 3.into()),
-            ("seq_len", 5.into()),
-        ]);
+        let given =
+            parameters(&[("precision", "fp8-tensorwise".into()), ("batch_size", 3.into()), ("seq_len", 5.into())]);
         assert_eq!(
             config_of(&given).unwrap_err(),
             "fp8-tensorwise cannot run `qkv forward` (m=15, n=192, k=64): the number of tokens of a step 15 is no multiple of \

@@ -49,11 +49,15 @@ pub(super) fn resolve(
     }
     let unequal = pairs.iter().filter(|pair| !pair.unequal.is_empty());
     if let Some(pair) = unequal.clone().next() {
-        let title = format!("{} of the {} pairs of this claim are unequal", unequal.count(), pairs.len());
+        let title = format!("this claim compares what is unequal, in {} of its {} pairs", unequal.count(), pairs.len());
         problems.push(
-            Problem::at(table.span.clone(), title, format!("{} differ in {}", pair.of.readable(), pair.unequal.join("; ")))
-                .help("such a pair is neither confirmed nor refuted: add cells that are equal in all else")
-                .warning(),
+            Problem::at(
+                table.span.clone(),
+                title,
+                format!("{} differ in {}", pair.of.readable(), pair.unequal.join("; ")),
+            )
+            .help("such a pair is neither confirmed nor refuted: add cells that are equal in all else")
+            .warning(),
         );
     }
     let (at_least, at_most) = bounds?;
@@ -76,7 +80,8 @@ fn bounds(table: &Table<'_, '_>, problems: &mut Vec<Problem>) -> Option<(Option<
     let ((at_least, says_least), (at_most, says_most)) = (bound("at_least"), bound("at_most"));
     if !says_least && !says_most {
         let help = "say what the ratio of the first side to the second is: at_least = 1.7, at_most = 1.0, or both";
-        problems.push(Problem::at(table.span.clone(), "this claim asserts nothing", "no at_least or at_most").help(help));
+        problems
+            .push(Problem::at(table.span.clone(), "this claim asserts nothing", "no at_least or at_most").help(help));
         return None;
     }
     if let (Some(least), Some(most)) = (at_least, at_most)
@@ -94,7 +99,8 @@ fn same_axes(table: &Table<'_, '_>, of: &RawSelection, over: &RawSelection, prob
     for (side, here, there) in [(of, "of", over), (over, "over", of)] {
         for axis in side.axes.iter().filter(|axis| !has(there, axis.name.get_ref())) {
             let name = axis.name.get_ref();
-            let title = format!("the sides of this claim differ in more than they name: {} is only in `{here}`", quoted(name));
+            let title =
+                format!("the sides of this claim differ in more than they name: {} is only in `{here}`", quoted(name));
             let other = if here == "of" { "over" } else { "of" };
             problems.push(
                 Problem::at(axis.name.span(), title, format!("`{other}` does not say which"))
@@ -104,7 +110,11 @@ fn same_axes(table: &Table<'_, '_>, of: &RawSelection, over: &RawSelection, prob
     }
     let (first, second) = (side(of), side(over));
     if first == second {
-        problems.push(Problem::at(table.span.clone(), "the two sides of this claim are the same", "nothing to compare"));
+        problems.push(Problem::at(
+            table.span.clone(),
+            "the two sides of this claim are the same",
+            "nothing to compare",
+        ));
     }
 }
 
@@ -126,7 +136,8 @@ fn check_side(name: &str, side: &RawSelection, cells: &[&PlannedCell], problems:
         let mut known: Vec<String> = values.iter().map(ToString::to_string).collect();
         known.extend(builtin_or_workload);
         if known.is_empty() {
-            let keys: Vec<&str> = cells.first().map(|cell| cell.cell.parameters.keys().map(String::as_str).collect()).unwrap_or_default();
+            let keys: Vec<&str> =
+                cells.first().map(|cell| cell.cell.parameters.keys().map(String::as_str).collect()).unwrap_or_default();
             let title = format!("no cell has the parameter {} that `{name}` names", quoted(key));
             problems.push(
                 Problem::at(axis.name.span(), title, not_known(key, keys.iter().copied(), "no such parameter"))
@@ -136,12 +147,18 @@ fn check_side(name: &str, side: &RawSelection, cells: &[&PlannedCell], problems:
         }
         for value in &axis.values {
             let wanted = value.get_ref();
-            if !known.iter().any(|known| same(key, &Scalar::from(known.as_str()), wanted)) && !values.iter().any(|value| same(key, value, wanted)) {
+            if !known.iter().any(|known| same(key, &Scalar::from(known.as_str()), wanted))
+                && !values.iter().any(|value| same(key, value, wanted))
+            {
                 let text = wanted.to_string();
                 let title = format!("no cell has {key} = {}, which `{name}` names", quoted(&text));
                 problems.push(
-                    Problem::at(value.span(), title, not_known(&text, known.iter().map(String::as_str), "no such cell"))
-                        .help(format!("values of {} are {}", quoted(key), list(known.iter().take(12)))),
+                    Problem::at(
+                        value.span(),
+                        title,
+                        not_known(&text, known.iter().map(String::as_str), "no such cell"),
+                    )
+                    .help(format!("values of {} are {}", quoted(key), list(known.iter().take(12)))),
                 );
             }
         }

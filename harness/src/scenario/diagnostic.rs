@@ -76,7 +76,8 @@ impl Problem {
         self
     }
 
-    fn is_error(&self) -> bool {
+    /// Whether it stops a run.
+    pub(super) fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }
 }
@@ -84,7 +85,7 @@ impl Problem {
 const FILE: usize = 0;
 const FILTER: usize = 1;
 
-/// Everything that was noticed about one scenario, in the order in which it was found.
+/// Everything that was noticed about one scenario, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
     sources: Vec<Source>,
@@ -101,6 +102,14 @@ impl Diagnostics {
 
     pub(super) fn push(&mut self, problem: Problem) {
         self.problems.push(problem);
+    }
+
+    /// Puts problems in the order of the file, as a person goes through it; what has no place comes first.
+    pub(super) fn sort(&mut self) {
+        self.problems.sort_by_key(|problem| {
+            let place = problem.places.first().map_or(0, |(span, _)| span.start + 1);
+            (problem.source, place)
+        });
     }
 
     /// An error of the file as a whole, such as one that cannot be opened.
@@ -164,7 +173,7 @@ impl Diagnostics {
 }
 
 /// So many problems are shown; the rest is counted.
-const MOST_SHOWN: usize = 20;
+const MOST_SHOWN: usize = 50;
 
 /// A span that surely lies within the text and on character boundaries, and on one line: a table's span would otherwise
 /// show the whole table.

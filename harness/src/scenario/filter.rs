@@ -51,8 +51,12 @@ impl Filter {
                 match Glob::new(pattern.trim()) {
                     Ok(glob) => patterns.push(glob.compile_matcher()),
                     Err(error) => problems.push(
-                        Problem::at(place.clone(), format!("{} is no pattern: {}", quoted(pattern), error.kind()), "here")
-                            .in_filter(),
+                        Problem::at(
+                            place.clone(),
+                            format!("{} is no pattern: {}", quoted(pattern), error.kind()),
+                            "here",
+                        )
+                        .in_filter(),
                     ),
                 }
             }
@@ -85,12 +89,17 @@ impl Filter {
 
 impl Term {
     fn holds(&self, cell: &PlannedCell) -> bool {
-        let hit = value(cell, &self.key).is_some_and(|value| self.patterns.iter().any(|pattern| pattern.is_match(&value)));
+        let hit =
+            value(cell, &self.key).is_some_and(|value| self.patterns.iter().any(|pattern| pattern.is_match(&value)));
         hit != self.negated
     }
 
     /// Notes a key that no cell has, or patterns that match no value of it.
     fn check(&self, cells: &[&PlannedCell], problems: &mut Vec<Problem>) {
+        // Patterns that cannot be read were noted already.
+        if self.patterns.is_empty() {
+            return;
+        }
         let values: BTreeSet<String> = cells.iter().filter_map(|cell| value(cell, &self.key)).collect();
         if values.is_empty() {
             let keys: BTreeSet<&str> = cells
@@ -106,7 +115,11 @@ impl Term {
             );
         } else if !values.iter().any(|value| self.patterns.iter().any(|pattern| pattern.is_match(value))) {
             let shown: Vec<&String> = values.iter().take(12).collect();
-            let more = if values.len() > shown.len() { format!(" and {} more", values.len() - shown.len()) } else { String::new() };
+            let more = if values.len() > shown.len() {
+                format!(" and {} more", values.len() - shown.len())
+            } else {
+                String::new()
+            };
             let title = format!("no value of {} matches", quoted(&self.key));
             problems.push(
                 Problem::at(self.place.clone(), title, "matches nothing")

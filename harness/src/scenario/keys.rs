@@ -54,13 +54,7 @@ pub(super) struct Key {
     pub(super) doc: &'static str,
 }
 
-const fn key(
-    name: &'static str,
-    holds: Holds,
-    default: &'static str,
-    example: &'static str,
-    doc: &'static str,
-) -> Key {
+const fn key(name: &'static str, holds: Holds, default: &'static str, example: &'static str, doc: &'static str) -> Key {
     Key { name, holds, default, example, doc }
 }
 
@@ -96,7 +90,13 @@ pub(super) const MEASURE: &[Key] = &[
         "rounds",
         Holds::Rounds(&[
             key("min", Holds::Integer(1, 1000), "5", "5", "Rounds of every cell."),
-            key("max", Holds::Integer(1, 1000), "15, or min if that is more", "15", "Rounds at the most, where a budget allows more."),
+            key(
+                "max",
+                Holds::Integer(1, 1000),
+                "15, or min if that is more",
+                "15",
+                "Rounds at the most, where a budget allows more.",
+            ),
         ]),
         "{ min = 5, max = 15 }",
         "{ min = 5, max = 15 }",
@@ -134,7 +134,13 @@ pub(super) const POLICY: &[Key] = &[
     ),
     key("margin", Holds::Number(0.0, 1.0), "0.01", "0.01", "A smaller slowdown does not matter (0.01 is 1 %)."),
     key("equal_within", Holds::Number(0.0, 1.0), "0.02", "0.02", "\"Unchanged\" is shown to this width."),
-    key("detect", Holds::Number(0.0, 1.0), "0.02", "0.02", "A gated cell that could not have seen this slowdown is blind."),
+    key(
+        "detect",
+        Holds::Number(0.0, 1.0),
+        "0.02",
+        "0.02",
+        "A gated cell that could not have seen this slowdown is blind.",
+    ),
     key("false_alarms", Holds::Number(0.0, 1.0), "0.01", "0.01", "Chance of any false red in one whole run."),
     key(
         "reference",
@@ -158,7 +164,13 @@ pub(super) const POLICY: &[Key] = &[
 pub(super) const CLAIM: &[Key] = &[
     key("text", Holds::Text, "made from the sides", "\"FP8 is 1.7 times BF16\"", "The claim in words; free text."),
     key("metric", Holds::Text, "\"tokens_per_second\"", "\"tokens_per_second\"", "The metric it speaks of."),
-    key("of", Holds::Side, "none", "{ precision = \"fp8-tensorwise\" }", "The first side: one value per parameter named."),
+    key(
+        "of",
+        Holds::Side,
+        "none",
+        "{ precision = \"fp8-tensorwise\" }",
+        "The first side: one value per parameter named.",
+    ),
     key("over", Holds::Side, "none", "{ precision = \"bf16\" }", "The second side: the same parameters, other values."),
     key("at_least", Holds::Number(0.0, 1e9), "none", "1.7", "Asserts that first over second is at least this."),
     key("at_most", Holds::Number(0.0, 1e9), "none", "1.0", "Asserts that first over second is at most this."),
@@ -213,7 +225,13 @@ pub(super) const WORKLOAD: &[Key] = &[
         "{ precision = [\"bf16\", \"fp8\"], threads = { values = [1, 2], default = 1 } }",
         "The parameters it takes, its own too, with the values it accepts. A default keeps ids when the axis is added.",
     ),
-    key("metrics", Holds::Named(METRIC), "{}", "{ }", "The figures read from it, by name."),
+    key(
+        "metrics",
+        Holds::Named(METRIC),
+        "{}",
+        "{ tokens_per_second = { regex = 'tokens/sec: ([\\d,.]+)', unit = \"1/s\", better = \"higher\" } }",
+        "The figures read from it, by name.",
+    ),
     key(
         "protocol",
         Holds::Bool,
@@ -226,7 +244,13 @@ pub(super) const WORKLOAD: &[Key] = &[
 /// The values of one axis of a workload, where a default is given.
 pub(super) const AXIS: &[Key] = &[
     key("values", Holds::Selection, "none", "[1, 2]", "The values it accepts."),
-    key("default", Holds::Selection, "none", "1", "Its value where a matrix says nothing; left out of ids, so it never changes."),
+    key(
+        "default",
+        Holds::Selection,
+        "none",
+        "1",
+        "Its value where a matrix says nothing; left out of ids, so it never changes.",
+    ),
 ];
 
 /// The tables of a scenario file, with what each is for.

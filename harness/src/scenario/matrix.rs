@@ -24,6 +24,8 @@ type Workloads = std::collections::BTreeMap<String, Declared>;
 pub(super) struct Known<'a> {
     pub(super) models: &'a Models,
     pub(super) workloads: &'a Workloads,
+    /// The names of all declared workloads, those included that are wrong in themselves: to say so once is enough.
+    pub(super) declared: &'a [&'a str],
     /// The folder that relative files are taken from.
     pub(super) folder: &'a Path,
     /// `[step]`, checked, by parameter.
@@ -31,7 +33,11 @@ pub(super) struct Known<'a> {
 }
 
 /// Checks `[step]`.
-pub(super) fn step(raw: &RawScenario<'_, '_>, folder: &Path, problems: &mut Vec<Problem>) -> HashMap<String, Spanned<Scalar>> {
+pub(super) fn step(
+    raw: &RawScenario<'_, '_>,
+    folder: &Path,
+    problems: &mut Vec<Problem>,
+) -> HashMap<String, Spanned<Scalar>> {
     let mut step = HashMap::new();
     let keys = || PARAMETERS.iter().filter(|parameter| parameter.in_step).map(|parameter| parameter.name);
     for axis in raw.step.iter().flat_map(|step| &step.axes) {
@@ -48,7 +54,9 @@ pub(super) fn step(raw: &RawScenario<'_, '_>, folder: &Path, problems: &mut Vec<
                 Problem::at(axis.name.span(), format!("{} is an axis, not a key of [step]", quoted(name)), "move it")
                     .help(format!("write it in a [[matrix]]: {name} = …")),
             ),
-            None => problems.push(super::read::unknown_key(&axis.name, "[step]", keys().collect::<Vec<_>>().into_iter())),
+            None => {
+                problems.push(super::read::unknown_key(&axis.name, "[step]", keys().collect::<Vec<_>>().into_iter()))
+            }
         }
     }
     step
@@ -120,7 +128,8 @@ pub(super) fn cells(
     max_cells: usize,
     problems: &mut Vec<Problem>,
 ) -> Vec<Placed> {
-    if raw.matrices.is_empty() {
+    // A table that is misspelt or misshapen was noted already.
+    if raw.matrices.is_empty() && problems.is_empty() {
         problems.push(
             Problem::of_whole("there is no [[matrix]], so there are no cells")
                 .help("for example: [[matrix]] with model = \"tiny\" and precision = [\"fp32\", \"bf16\"] below it"),
@@ -128,7 +137,7 @@ pub(super) fn cells(
     }
     let before = problems.len();
     let matrices: Vec<Matrix> = raw.matrices.iter().filter_map(|raw| matrix(raw, known, problems)).collect();
-    if problems.len() > before || matrices.is_empty() {
+    if problems.len() > before || matrices.is_empty() || matrices.len() < raw.matrices.len() {
         return Vec::new();
     }
     let total = matrices.iter().fold(0usize, |sum, matrix| sum.saturating_add(matrix.cells()));
@@ -149,13 +158,21 @@ pub(super) fn cells(
     }
     for (exclude, _) in excludes.iter().zip(&used).filter(|(exclude, used)| **used == 0 && !exclude.wrong) {
         problems.push(
-            Problem::at(exclude.place.clone(), "this [[exclude]] leaves nothing out", "no cell has all of these values")
-                .help("it looks at the values given in each [[matrix]]; remove it, or name values that occur together"),
+            Problem::at(
+                exclude.place.clone(),
+                "this [[exclude]] leaves nothing out",
+                "no cell has all of these values",
+            )
+            .help("it looks at the values given in each [[matrix]]; remove it, or name values that occur together"),
         );
     }
     if placed.is_empty() && total > 0 && problems.len() == before {
         let place = excludes.first().map_or(0..0, |exclude| exclude.place.clone());
-        problems.push(Problem::at(place, format!("all {total} cells are excluded"), "nothing is left to measure"));
+        problems.push(Problem::at(
+            place,
+            format!("every cell is excluded, all of {total}"),
+            "nothing is left to measure",
+        ));
     }
     duplicates(&placed, problems);
     placed
@@ -192,6 +209,9 @@ fn workload_names(raw: &RawSelection, known: &Known<'_>, problems: &mut Vec<Prob
     for value in &axis.values {
         let name = value.get_ref().to_string();
         if name != BUILTIN && !known.workloads.contains_key(&name) {
+            if known.declared.contains(&name.as_str()) {
+                return None;
+            }
             let all: Vec<&str> = std::iter::once(BUILTIN).chain(known.workloads.keys().map(String::as_str)).collect();
             let title = format!("there is no workload {}", quoted(&name));
             problems.push(
@@ -225,7 +245,9 @@ fn axis_values(
                 Some(parameter) => {
                     for (value, read) in axis.values.iter().zip(&mut read) {
                         let at = value.span();
-                        if matches!(parameter.accepts, Accepts::Model) && known.models.dims(&value.get_ref().to_string()).is_none() {
+                        if matches!(parameter.accepts, Accepts::Model)
+                            && known.models.dims(&value.get_ref().to_string()).is_none()
+                        {
                             problems.push(known.models.unknown(&value.get_ref().to_string(), at));
                         } else if let Some(scalar) = builtin_value(parameter, value, known.folder, problems) {
                             *read = Spanned::new(at, scalar);
@@ -244,12 +266,15 @@ fn axis_values(
 
 fn unknown_axis(axis: &RawAxis, known: &Known<'_>) -> Problem {
     let name = axis.name.get_ref();
-    let keys: Vec<&str> = std::iter::once("workload").chain(PARAMETERS.iter().map(|parameter| parameter.name)).collect();
+    let keys: Vec<&str> =
+        std::iter::once("workload").chain(PARAMETERS.iter().map(|parameter| parameter.name)).collect();
     let owner = known.workloads.iter().find(|(_, declared)| declared.workload.axes.contains_key(name));
     let title = format!("unknown axis {} in [[matrix]]", quoted(name));
     let problem = Problem::at(axis.name.span(), title, not_known(name, keys.iter().copied(), "no such axis"));
     match owner {
-        Some((workload, _)) => problem.help(format!("the workload {} has it: add workload = \"{workload}\"", quoted(workload))),
+        Some((workload, _)) => {
+            problem.help(format!("the workload {} has it: add workload = \"{workload}\"", quoted(workload)))
+        }
         None => problem.help(format!("the axes of the built-in step are {}", list(keys))),
     }
 }
@@ -260,11 +285,17 @@ fn command_values(axis: &RawAxis, declared: &Declared, known: &Known<'_>, proble
     let Some(accepts) = workload.axes.get(name) else {
         let axes: Vec<&str> = workload.axes.keys().map(String::as_str).collect();
         let title = format!("the workload {called} has no axis {}", quoted(name));
-        let has = if axes.is_empty() { "it has none".to_owned() } else { format!("its axes are {}", list(axes.iter().copied())) };
+        let has = if axes.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("its axes are {}", list(axes.iter().copied()))
+        };
         problems.push(
             Problem::at(axis.name.span(), title, not_known(name, axes.iter().copied(), "not accepted"))
                 .and(declared.place.clone(), "declared here")
-                .help(format!("{has}; where other workloads of this [[matrix]] take it, give {called} a [[matrix]] of its own")),
+                .help(format!(
+                    "{has}; where other workloads of this [[matrix]] take it, give {called} a [[matrix]] of its own"
+                )),
         );
         return;
     };
@@ -277,7 +308,8 @@ fn command_values(axis: &RawAxis, declared: &Declared, known: &Known<'_>, proble
             }
         } else if !accepts.values.iter().any(|accepted| same(name, accepted, value.get_ref())) {
             let words: Vec<String> = accepts.values.iter().map(ToString::to_string).collect();
-            let title = format!("the workload {called} does not accept {} = {}", name, quoted(&value.get_ref().to_string()));
+            let title =
+                format!("the workload {called} does not accept {} = {}", name, quoted(&value.get_ref().to_string()));
             let label = not_known(&value.get_ref().to_string(), words.iter().map(String::as_str), "not accepted");
             problems.push(
                 Problem::at(value.span(), title, label)
@@ -296,9 +328,12 @@ fn without_value(name: &str, raw: &RawSelection, known: &Known<'_>, problems: &m
             continue;
         }
         match known.step.get(axis) {
-            Some(value) if !accepts.values.is_empty() && !accepts.values.iter().any(|v| same(axis, v, value.get_ref())) => {
+            Some(value)
+                if !accepts.values.is_empty() && !accepts.values.iter().any(|v| same(axis, v, value.get_ref())) =>
+            {
                 let words = accepts.values.iter().map(ToString::to_string);
-                let title = format!("the workload {} does not accept {axis} = {} of [step]", quoted(name), value.get_ref());
+                let title =
+                    format!("the workload {} does not accept {axis} = {} of [step]", quoted(name), value.get_ref());
                 problems.push(
                     Problem::at(value.span(), title, "not accepted")
                         .and(raw.span.clone(), "by this matrix")
@@ -333,11 +368,14 @@ fn repeated(axis: &RawAxis, values: &[Spanned<Scalar>], problems: &mut Vec<Probl
     }
 }
 
+/// Axes of a matrix by index, with one flag a value: whether it is named.
+type Mask = Vec<(usize, Vec<bool>)>;
+
 /// An `[[exclude]]`, prepared: for each matrix, which values of which axes it names.
 struct Exclude {
     place: Range<usize>,
-    /// By matrix: the axes it names with one flag a value, or `None` where the matrix lacks one of them.
-    masks: Vec<Option<Vec<(usize, Vec<bool>)>>>,
+    /// By matrix; `None` where the matrix lacks an axis that it names.
+    masks: Vec<Option<Mask>>,
     /// Whether something of it is wrong already.
     wrong: bool,
 }
@@ -346,7 +384,11 @@ fn excludes(raw: &RawScenario<'_, '_>, matrices: &[Matrix], problems: &mut Vec<P
     let one = |exclude: &RawSelection| {
         let before = problems.len();
         if exclude.axes.is_empty() {
-            problems.push(Problem::at(exclude.span.clone(), "this [[exclude]] names no axis", "it would exclude every cell"));
+            problems.push(Problem::at(
+                exclude.span.clone(),
+                "this [[exclude]] names no axis",
+                "it would exclude every cell",
+            ));
         }
         for axis in &exclude.axes {
             exclude_axis(axis, matrices, problems);
@@ -411,7 +453,8 @@ fn expand(
     for _ in 0..matrix.cells() {
         let mut excluded = false;
         for (exclude, used) in excludes.iter().zip(used.iter_mut()) {
-            let hit = exclude.masks[index].as_ref().is_some_and(|masks| masks.iter().all(|(axis, mask)| mask[choice[*axis]]));
+            let hit =
+                exclude.masks[index].as_ref().is_some_and(|masks| masks.iter().all(|(axis, mask)| mask[choice[*axis]]));
             *used += usize::from(hit);
             excluded |= hit;
         }
@@ -473,7 +516,9 @@ fn base<'a>(name: &str, known: &'a Known<'_>) -> Base<'a> {
     let step = |name: &str| known.step.get(name).map(|value| value.get_ref().clone());
     match known.workloads.get_key_value(name) {
         Some((workload, declared)) => {
-            let value = |(name, axis): (&String, &super::CommandAxis)| Some((name.clone(), step(name).or(axis.default.clone())?));
+            let value = |(name, axis): (&String, &super::CommandAxis)| {
+                Some((name.clone(), step(name).or(axis.default.clone())?))
+            };
             let parameters = declared.workload.axes.iter().filter_map(value).collect();
             Base { workload, declared: Some(declared), parameters }
         }
@@ -492,7 +537,7 @@ fn cell<'v>(
     values: impl Iterator<Item = (&'v str, &'v Spanned<Scalar>)>,
     given: &[String],
     known: &Known<'_>,
-) -> Result<PlannedCell, ConfigError> {
+) -> Result<PlannedCell, Box<ConfigError>> {
     let mut parameters = base.parameters.clone();
     for (name, value) in values.filter(|(name, _)| *name != "workload") {
         // A key that is there already keeps its allocation.
@@ -592,7 +637,9 @@ fn duplicates(placed: &[Placed], problems: &mut Vec<Problem>) {
         problems.push(
             Problem::at(one.place.clone(), title, format!("again in this matrix{more}"))
                 .and(other.place.clone(), "first in this one")
-                .help("leave it out of one of them, with [[exclude]] or fewer values, or give one a setting that differs"),
+                .help(
+                    "leave it out of one of them, with [[exclude]] or fewer values, or give one a setting that differs",
+                ),
         );
     }
 }

@@ -79,7 +79,12 @@ fn rounds(table: &Table<'_, '_>, problems: &mut Vec<Problem>) -> Option<(u32, u3
         other => match integer(other).filter(|number| (1..=MOST_ROUNDS).contains(number)) {
             Some(number) => Some((u32::try_from(number).ok()?, u32::try_from(number).ok()?)),
             None => {
-                table.wrong("rounds", value, &format!("a number from 1 to {MOST_ROUNDS}, or a table with min and max"), problems);
+                table.wrong(
+                    "rounds",
+                    value,
+                    &format!("a number from 1 to {MOST_ROUNDS}, or a table with min and max"),
+                    problems,
+                );
                 None
             }
         },

@@ -49,8 +49,12 @@ impl Models {
     /// The problem of a model that does not exist.
     pub(super) fn unknown(&self, name: &str, place: Range<usize>) -> Problem {
         let known: Vec<&str> = self.names().collect();
-        Problem::at(place, format!("there is no model {}", quoted(name)), not_known(name, known.iter().copied(), "no such model"))
-            .help(format!("models are {}; others are declared as [models.NAME]", list(known)))
+        Problem::at(
+            place,
+            format!("there is no model {}", quoted(name)),
+            not_known(name, known.iter().copied(), "no such model"),
+        )
+        .help(format!("models are {}; others are declared as [models.NAME]", list(known)))
     }
 
     /// The scenario's own models with where they stand.
@@ -78,7 +82,9 @@ fn wrong_label(name: &str, dims: &Dims, label: &str, declared: f64) -> Option<Fi
     let nearest = solve::search(declared as u64, dims);
     let dims_that_fit: Vec<String> = nearest
         .iter()
-        .map(|proposal| format!("{} has {} ({:+.1} %)", proposal.dims, millions(proposal.parameters), proposal.deviation * 100.0))
+        .map(|proposal| {
+            format!("{} has {} ({:+.1} %)", proposal.dims, millions(proposal.parameters), proposal.deviation * 100.0)
+        })
         .collect();
     Some(Finding {
         kind: Kind::SizeLabelWrong,
@@ -125,8 +131,12 @@ pub(super) fn read(raw: &[RawNamed<'_, '_>], problems: &mut Vec<Problem>) -> Mod
         let shown = quoted(name.get_ref());
         if config::preset(name.get_ref()).is_some() {
             problems.push(
-                Problem::at(name.span(), format!("model {shown} would hide the preset of this name"), "name it otherwise")
-                    .help(format!("presets are {}", list(config::PRESETS.map(|(name, _)| name)))),
+                Problem::at(
+                    name.span(),
+                    format!("model {shown} would hide the preset of this name"),
+                    "name it otherwise",
+                )
+                .help(format!("presets are {}", list(config::PRESETS.map(|(name, _)| name)))),
             );
         }
         if let Some(model) = model(table, name.span(), problems) {
@@ -149,16 +159,18 @@ fn model(table: &Table<'_, '_>, place: Range<usize>, problems: &mut Vec<Problem>
     let vocab = dimension("vocab", Some(DEFAULT_VOCAB));
     let label = label(table, problems);
     let size = |value: i64| usize::try_from(value).ok();
-    let dims = Dims { dim: size(dim?)?, layers: size(layers?)?, heads: size(heads?)?, ffn: size(ffn?)?, vocab: size(vocab?)? };
+    let dims =
+        Dims { dim: size(dim?)?, layers: size(layers?)?, heads: size(heads?)?, ffn: size(ffn?)?, vocab: size(vocab?)? };
     if let Err(error) = dims.check() {
         let at = table.value("heads").map_or(table.span.clone(), |value| value.span());
         let divisors: Vec<String> =
             (1..=dims.dim).filter(|heads| dims.dim.is_multiple_of(2 * heads)).map(|heads| heads.to_string()).collect();
         let near: Vec<&String> = nearest_numbers(&divisors, dims.heads);
-        problems.push(
-            Problem::at(at, format!("{}: {error}", table.name), "here")
-                .help(format!("heads that fit dim {}: {}", dims.dim, list(near))),
-        );
+        problems.push(Problem::at(at, format!("{}: {error}", table.name), "here").help(format!(
+            "heads that fit dim {}: {}",
+            dims.dim,
+            list(near)
+        )));
         return None;
     }
     Some(OwnModel { dims, place, label })
@@ -204,7 +216,10 @@ mod tests {
         assert_eq!(wrong_label("x", &dims, "446M", 446e6), None);
         let finding = wrong_label("x", &dims, "350M", 350e6).unwrap();
         assert_eq!(finding.sentence, "350M declared, 454.2 M built: model `x`");
-        assert!(finding.evidence.iter().any(|line| line.contains("dim=896,layers=24,heads=14,ffn=3584")), "{finding:?}");
+        assert!(
+            finding.evidence.iter().any(|line| line.contains("dim=896,layers=24,heads=14,ffn=3584")),
+            "{finding:?}"
+        );
         assert!(wrong_label("x", &dims, "444M", 444e6).is_some());
     }
 }

@@ -66,7 +66,11 @@ fn reference(table: &Table<'_, '_>, default: &Policy, problems: &mut Vec<Problem
     let same = inner.texts("same", true, problems);
     for word in same.iter().flatten().filter(|word| !keys::SAME.contains(&word.get_ref().as_str())) {
         let title = format!("`same` in `reference` must be of {}", list(keys::SAME));
-        problems.push(Problem::at(word.span(), title, not_known(word.get_ref(), keys::SAME.iter().copied(), "no such thing")));
+        problems.push(Problem::at(
+            word.span(),
+            title,
+            not_known(word.get_ref(), keys::SAME.iter().copied(), "no such thing"),
+        ));
     }
     let same = same.map(|same| same.into_iter().map(Spanned::into_inner).collect());
     (runs.unwrap_or(default.reference_runs), same.unwrap_or_else(|| default.reference_same.clone()))

@@ -93,8 +93,14 @@ fn one_table<'a, 'i>(root: &'a DeTable<'i>, name: &str, problems: &mut Vec<Probl
         DeValue::Table(table) => Some(Spanned::new(value.span(), table)),
         other => {
             let title = format!("{} must be one table", quoted(name));
-            let label = if matches!(other, DeValue::Array(_)) { "found several".to_owned() } else { format!("found {}", found(other)) };
-            problems.push(Problem::at(value.span(), title, label).help(format!("write [{name}] with single brackets, once")));
+            let label = if matches!(other, DeValue::Array(_)) {
+                "found several".to_owned()
+            } else {
+                format!("found {}", found(other))
+            };
+            problems.push(
+                Problem::at(value.span(), title, label).help(format!("write [{name}] with single brackets, once")),
+            );
             None
         }
     }
@@ -116,8 +122,12 @@ fn many_tables<'a, 'i>(root: &'a DeTable<'i>, name: &str, problems: &mut Vec<Pro
         match item.get_ref() {
             DeValue::Table(table) => tables.push(Spanned::new(item.span(), table)),
             other => problems.push(
-                Problem::at(item.span(), format!("{} must be a list of tables", quoted(name)), format!("found {}", found(other)))
-                    .help(format!("write [[{name}]] with double brackets: it may repeat")),
+                Problem::at(
+                    item.span(),
+                    format!("{} must be a list of tables", quoted(name)),
+                    format!("found {}", found(other)),
+                )
+                .help(format!("write [[{name}]] with double brackets: it may repeat")),
             ),
         }
     }
@@ -189,7 +199,13 @@ fn values(
     lists: Lists,
     problems: &mut Vec<Problem>,
 ) -> Option<Vec<Spanned<Scalar>>> {
-    let title = || format!("{} in {called} must be a value{}", quoted(name), if lists == Lists::Yes { " or a list of values" } else { "" });
+    let title = || {
+        format!(
+            "{} in {called} must be a value{}",
+            quoted(name),
+            if lists == Lists::Yes { " or a list of values" } else { "" }
+        )
+    };
     match value.get_ref() {
         DeValue::Array(items) if lists == Lists::Yes => {
             if items.is_empty() {
@@ -204,7 +220,9 @@ fn values(
             for item in items.iter() {
                 match one_value(name, item) {
                     Some(scalar) => read.push(Spanned::new(item.span(), scalar)),
-                    None => problems.push(Problem::at(item.span(), title(), format!("found {}", found(item.get_ref())))),
+                    None => {
+                        problems.push(Problem::at(item.span(), title(), format!("found {}", found(item.get_ref()))))
+                    }
                 }
             }
             (read.len() == items.len()).then_some(read)

@@ -43,6 +43,7 @@ pub(super) fn resolve(file: &Path, text: &str, options: &LoadOptions<'_>) -> Res
     for problem in problems {
         diagnostics.push(problem);
     }
+    diagnostics.sort();
     match scenario {
         Some(scenario) if diagnostics.errors() == 0 => Ok(Scenario { warnings: diagnostics, ..scenario }),
         _ => Err(diagnostics),
@@ -58,7 +59,11 @@ pub(super) fn model_dims(file: &Path, text: &str) -> Result<Vec<(String, Dims)>,
     let mut problems = Vec::new();
     let (tree, faults) = DeTable::parse_recoverable(text);
     for fault in &faults {
-        problems.push(Problem::at(fault.span().unwrap_or(0..0), format!("this is no TOML: {}", fault.message()), "here"));
+        problems.push(Problem::at(
+            fault.span().unwrap_or(0..0),
+            format!("this is no TOML: {}", fault.message()),
+            "here",
+        ));
     }
     let models = if faults.is_empty() {
         models::read(&raw::models(tree.get_ref(), &mut problems), &mut problems)
@@ -93,7 +98,8 @@ fn from_raw(
     let backend = backend(raw.scenario.as_ref(), problems);
     let max_cells = max_cells(raw.scenario.as_ref(), problems);
     let step = matrix::step(raw, folder, problems);
-    let known = Known { models: &models, workloads: &workloads, folder, step };
+    let declared: Vec<&str> = raw.workloads.iter().map(|named| named.name.get_ref().as_str()).collect();
+    let known = Known { models: &models, workloads: &workloads, declared: &declared, folder, step };
     let placed = matrix::cells(raw, &known, options.max_cells.unwrap_or(max_cells), problems);
     let cells: Vec<&PlannedCell> = placed.iter().map(|placed| &placed.planned).collect();
     // Without cells every claim would seem wrong.
@@ -106,8 +112,11 @@ fn from_raw(
         Some(filter) => filter::Filter::parse(filter, problems).select(&cells, problems),
         None => vec![true; cells.len()],
     };
-    warn_of_unused(&cells, &models, &workloads, problems);
-    warn_of_no_gate(&cells, &policy, problems);
+    // Beside errors, what looks like a slip is more often their consequence.
+    if problems.iter().all(|problem| !problem.is_error()) {
+        warn_of_unused(&cells, &models, &workloads, problems);
+        warn_of_no_gate(&cells, &policy, problems);
+    }
     let findings = label_findings(&models, problems);
     let cells: Vec<PlannedCell> =
         placed.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(placed, _)| placed.planned).collect();
@@ -138,7 +147,7 @@ fn name_and_title(file: &Path, raw: &RawScenario<'_, '_>, problems: &mut Vec<Pro
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let written = table.and_then(|table| table.text("name", problems));
     if let Some(name) = written.as_ref().filter(|name| !is_name(name.get_ref())) {
-        problems.push(bad_name("scenario", name));
+        problems.push(bad_name("a scenario", name));
     }
     if written.is_none() && table.is_none_or(|table| table.value("name").is_none()) && !is_name(&stem) {
         problems.push(
@@ -162,13 +171,14 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// The problem of a name that [`is_name`] refuses.
 pub(super) fn bad_name(what: &str, name: &Spanned<impl AsRef<str>>) -> Problem {
-    let title = format!("{} cannot name a {what}", quoted(name.get_ref().as_ref()));
+    let title = format!("{} cannot name {what}", quoted(name.get_ref().as_ref()));
     Problem::at(name.span(), title, "not a safe name").help(NAME_RULE)
 }
 
 fn check_names(raw: &RawScenario<'_, '_>, problems: &mut Vec<Problem>) {
-    for (what, all) in [("model", &raw.models), ("workload", &raw.workloads)] {
-        problems.extend(all.iter().filter(|named| !is_name(named.name.get_ref())).map(|named| bad_name(what, &named.name)));
+    for (what, all) in [("a model", &raw.models), ("a workload", &raw.workloads)] {
+        problems
+            .extend(all.iter().filter(|named| !is_name(named.name.get_ref())).map(|named| bad_name(what, &named.name)));
     }
 }
 
@@ -227,9 +237,12 @@ fn warn_of_no_gate(cells: &[&PlannedCell], policy: &Policy, problems: &mut Vec<P
         if !gated && told.insert(&command.workload) {
             let own = list(command.metrics.iter().map(|metric| &metric.name));
             problems.push(
-                Problem::of_whole(format!("no metric of the workload {} is gated, so it can never be a regression", quoted(&command.workload)))
-                    .help(format!("write [policy] with gate = […] of {own}"))
-                    .warning(),
+                Problem::of_whole(format!(
+                    "no metric of the workload {} is gated, so it can never be a regression",
+                    quoted(&command.workload)
+                ))
+                .help(format!("write [policy] with gate = […] of {own}"))
+                .warning(),
             );
         }
     }
@@ -274,7 +287,10 @@ fn hash(name: &str, cells: &[PlannedCell], measure: &Measure, policy: &Policy, c
     lines.sort_unstable();
     lines.push(format!("{name} {measure:?} {policy:?}"));
     lines.extend(claims.iter().map(|claim| {
-        format!("{} {:?} {:?} {:?} {:?} {}", claim.metric, claim.of, claim.over, claim.at_least, claim.at_most, claim.gate)
+        format!(
+            "{} {:?} {:?} {:?} {:?} {}",
+            claim.metric, claim.of, claim.over, claim.at_least, claim.at_most, claim.gate
+        )
     }));
     let digest = Sha256::digest(lines.join("\n").as_bytes());
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()

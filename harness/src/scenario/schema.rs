@@ -18,7 +18,8 @@ pub fn schema() -> Value {
     };
     let mut properties = Map::new();
     properties.insert("scenario".into(), described(object(keys::SCENARIO), "scenario"));
-    properties.insert("matrix".into(), described(json!({"type": "array", "minItems": 1, "items": axes(true)}), "matrix"));
+    properties
+        .insert("matrix".into(), described(json!({"type": "array", "minItems": 1, "items": axes(true)}), "matrix"));
     properties.insert("exclude".into(), described(json!({"type": "array", "items": axes(true)}), "exclude"));
     properties.insert("step".into(), described(axes(false), "step"));
     properties.insert("models".into(), described(named(keys::MODEL), "models"));
@@ -145,4 +146,3 @@ fn accepts(parameter: &Parameter) -> Value {
         Accepts::Bool => json!({"type": "boolean"}),
     }
 }
-

@@ -219,7 +219,7 @@ fn axes(table: &Table<'_, '_>, problems: &mut Vec<Problem>) -> BTreeMap<String, 
     let mut axes = BTreeMap::new();
     for (name, value) in table.table("axes", problems).iter().flat_map(|axes| axes.get_ref().iter()) {
         if !super::resolve::is_name(name.get_ref()) || name.get_ref() == "workload" {
-            problems.push(super::resolve::bad_name("axis", name));
+            problems.push(super::resolve::bad_name("an axis", name));
             continue;
         }
         if let Some(axis) = axis(name.get_ref(), value, &table.name, problems) {
@@ -313,7 +313,7 @@ fn own_metrics(
     let mut metrics = Vec::new();
     for (name, value) in group.get_ref().iter() {
         if !super::resolve::is_name(name.get_ref()) {
-            problems.push(super::resolve::bad_name("metric", name));
+            problems.push(super::resolve::bad_name("a metric", name));
             continue;
         }
         let called = format!("the metric {} of {}", quoted(name.get_ref()), table.name);
@@ -347,7 +347,8 @@ fn conflict(one: &Metric, other: &Metric, place: Range<usize>, others_place: Opt
         format!("unit {}, {better} is better", quoted(&metric.unit))
     };
     let title = format!("the metric {} has two meanings", quoted(&one.name));
-    let problem = Problem::at(place, title, words(one)).help("one name has one unit and one direction: rename one of them");
+    let problem =
+        Problem::at(place, title, words(one)).help("one name has one unit and one direction: rename one of them");
     match others_place {
         Some(place) => problem.and(place, words(other)),
         None => problem.help(format!("stepwatch's own {} has {}", quoted(&other.name), words(other))),
@@ -401,7 +402,8 @@ fn regex(written: &Spanned<String>, table: &Table<'_, '_>, text: &str, problems:
     if regex.captures_len() < 2 {
         let title = format!("the regex of {} has no group", table.name);
         problems.push(
-            Problem::at(written.span(), title, "put ( ) around the number").help("for example: 'tokens/sec: ([\\d,.]+)'"),
+            Problem::at(written.span(), title, "put ( ) around the number")
+                .help("for example: 'tokens/sec: ([\\d,.]+)'"),
         );
         return None;
     }
@@ -458,7 +460,8 @@ mod tests {
             name: "mine".into(),
             command: vec!["run".into(), "--compile={compile}".into(), "{{{clip}}}".into()],
             protocol: false,
-            axes: [("compile".to_owned(), axis(vec![false.into(), true.into()])), ("clip".to_owned(), axis(vec![]))].into(),
+            axes: [("compile".to_owned(), axis(vec![false.into(), true.into()])), ("clip".to_owned(), axis(vec![]))]
+                .into(),
             metrics: vec![],
             working_dir: PathBuf::new(),
         };
