@@ -1,22 +1,21 @@
 //! From `[[matrix]]`, `[[exclude]]` and `[step]` to cells: products, then exclude, then defaults.
 //!
-//! Every value is checked once, before anything is multiplied out; the work per cell is then linear and small.
+//! Every value is checked once here, before anything is multiplied out (`expand`); the work per cell is then small.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use stepwatch_model::ConfigError;
-use stepwatch_model::config::Dims;
-use stepwatch_record::{Cell, CellId, Parameters, Scalar};
+use stepwatch_record::Scalar;
 use toml::Spanned;
 
 use super::builtin::{self, Accepts, FILE_PREFIX, PARAMETERS};
 use super::diagnostic::{Problem, list, not_known, quoted};
+use super::exclude::excludes;
+use super::expand::{Placed, duplicates, expand};
 use super::models::Models;
 use super::raw::{RawAxis, RawScenario, RawSelection};
-use super::workload::{self, BUILTIN, Declared, canonical, same};
-use super::{CommandCell, PlannedCell, Work};
+use super::workload::{BUILTIN, Declared, canonical, same};
 
 type Workloads = std::collections::BTreeMap<String, Declared>;
 
@@ -94,31 +93,25 @@ fn builtin_value(
 }
 
 /// One `[[matrix]]`, checked: every value is accepted by every workload of it.
-struct Matrix {
-    place: Range<usize>,
+pub(super) struct Matrix {
+    pub(super) place: Range<usize>,
     /// The axes in the order of the file; one for `workload` stands first where the file has none.
-    axes: Vec<Axis>,
+    pub(super) axes: Vec<Axis>,
     /// Which of them is `workload`.
-    workload: usize,
+    pub(super) workload: usize,
 }
 
-struct Axis {
-    name: String,
+pub(super) struct Axis {
+    pub(super) name: String,
     /// Whether the file has it.
-    given: bool,
-    values: Vec<Spanned<Scalar>>,
+    pub(super) given: bool,
+    pub(super) values: Vec<Spanned<Scalar>>,
 }
 
 impl Matrix {
-    fn cells(&self) -> usize {
+    pub(super) fn cells(&self) -> usize {
         self.axes.iter().fold(1, |product: usize, axis| product.saturating_mul(axis.values.len()))
     }
-}
-
-/// A cell with the place of its `[[matrix]]`.
-pub(super) struct Placed {
-    pub(super) planned: PlannedCell,
-    place: Range<usize>,
 }
 
 /// Makes the cells.
@@ -187,6 +180,10 @@ fn matrix(raw: &RawSelection, known: &Known<'_>, problems: &mut Vec<Problem>) ->
         axes.push(Axis { name: "workload".to_owned(), given: false, values });
     }
     let names = workload_names(raw, known, problems)?;
+    let broken = |value: &Spanned<Scalar>| known.models.is_broken(&value.get_ref().to_string());
+    if raw.axes.iter().any(|axis| axis.name.get_ref() == "model" && axis.values.iter().any(broken)) {
+        return None;
+    }
     for axis in &raw.axes {
         if let Some(values) = axis_values(axis, &names, known, problems) {
             repeated(axis, &values, problems);
@@ -248,7 +245,7 @@ fn axis_values(
                         if matches!(parameter.accepts, Accepts::Model)
                             && known.models.dims(&value.get_ref().to_string()).is_none()
                         {
-                            problems.push(known.models.unknown(&value.get_ref().to_string(), at));
+                            problems.extend(known.models.unknown(&value.get_ref().to_string(), at));
                         } else if let Some(scalar) = builtin_value(parameter, value, known.folder, problems) {
                             *read = Spanned::new(at, scalar);
                         }
@@ -302,7 +299,7 @@ fn command_values(axis: &RawAxis, declared: &Declared, known: &Known<'_>, proble
     for value in &axis.values {
         if accepts.values.is_empty() {
             if name == "model" && known.models.dims(&value.get_ref().to_string()).is_none() {
-                problems.push(known.models.unknown(&value.get_ref().to_string(), value.span()));
+                problems.extend(known.models.unknown(&value.get_ref().to_string(), value.span()));
             } else if let Some(parameter) = builtin::parameter(name) {
                 let _ = builtin_value(parameter, value, known.folder, problems);
             }
@@ -365,281 +362,5 @@ fn repeated(axis: &RawAxis, values: &[Spanned<Scalar>], problems: &mut Vec<Probl
         } else {
             seen.insert(written, value.span());
         }
-    }
-}
-
-/// Axes of a matrix by index, with one flag a value: whether it is named.
-type Mask = Vec<(usize, Vec<bool>)>;
-
-/// An `[[exclude]]`, prepared: for each matrix, which values of which axes it names.
-struct Exclude {
-    place: Range<usize>,
-    /// By matrix; `None` where the matrix lacks an axis that it names.
-    masks: Vec<Option<Mask>>,
-    /// Whether something of it is wrong already.
-    wrong: bool,
-}
-
-fn excludes(raw: &RawScenario<'_, '_>, matrices: &[Matrix], problems: &mut Vec<Problem>) -> Vec<Exclude> {
-    let one = |exclude: &RawSelection| {
-        let before = problems.len();
-        if exclude.axes.is_empty() {
-            problems.push(Problem::at(
-                exclude.span.clone(),
-                "this [[exclude]] names no axis",
-                "it would exclude every cell",
-            ));
-        }
-        for axis in &exclude.axes {
-            exclude_axis(axis, matrices, problems);
-        }
-        let masks = matrices.iter().map(|matrix| {
-            let mask = |axis: &RawAxis| {
-                let at = matrix.axes.iter().position(|known| known.name == *axis.name.get_ref())?;
-                let named = |value: &Spanned<Scalar>| {
-                    axis.values.iter().any(|wanted| same(axis.name.get_ref(), wanted.get_ref(), value.get_ref()))
-                };
-                Some((at, matrix.axes[at].values.iter().map(named).collect::<Vec<bool>>()))
-            };
-            exclude.axes.iter().map(mask).collect::<Option<Vec<_>>>()
-        });
-        Exclude { place: exclude.span.clone(), masks: masks.collect(), wrong: problems.len() > before }
-    };
-    raw.excludes.iter().map(one).collect()
-}
-
-/// Notes an axis of an `[[exclude]]` that no matrix gives, or a value of it that none has.
-fn exclude_axis(axis: &RawAxis, matrices: &[Matrix], problems: &mut Vec<Problem>) {
-    let name = axis.name.get_ref();
-    let mut given: Vec<&Axis> = Vec::new();
-    given.extend(matrices.iter().flat_map(|matrix| &matrix.axes).filter(|known| known.name == *name));
-    if given.is_empty() {
-        let names: Vec<&str> = matrices.iter().flat_map(|matrix| &matrix.axes).map(|axis| axis.name.as_str()).collect();
-        let title = format!("[[exclude]] names {}, which no [[matrix]] gives", quoted(name));
-        problems.push(
-            Problem::at(axis.name.span(), title, not_known(name, names.iter().copied(), "no such axis here"))
-                .help("exclude looks at the values given in each [[matrix]], before defaults"),
-        );
-        return;
-    }
-    for value in &axis.values {
-        let mut all = given.iter().flat_map(|axis| &axis.values);
-        if !all.any(|known| same(name, known.get_ref(), value.get_ref())) {
-            let words: Vec<String> =
-                given.iter().flat_map(|axis| &axis.values).map(|value| value.get_ref().to_string()).collect();
-            let title = format!("no [[matrix]] has {name} = {}", quoted(&value.get_ref().to_string()));
-            let label = not_known(&value.get_ref().to_string(), words.iter().map(String::as_str), "leaves nothing out");
-            problems.push(Problem::at(value.span(), title, label));
-        }
-    }
-}
-
-/// Multiplies one matrix out, the first axis outermost.
-fn expand(
-    matrix: &Matrix,
-    index: usize,
-    known: &Known<'_>,
-    excludes: &[Exclude],
-    used: &mut [usize],
-    placed: &mut Vec<Placed>,
-    problems: &mut Vec<Problem>,
-) {
-    let bases: Vec<Base<'_>> =
-        matrix.axes[matrix.workload].values.iter().map(|value| base(&value.get_ref().to_string(), known)).collect();
-    let given: Vec<String> = matrix.axes.iter().filter(|axis| axis.given).map(|axis| axis.name.clone()).collect();
-    let mut refused: HashMap<String, (Range<usize>, usize)> = HashMap::new();
-    let mut order: Vec<String> = Vec::new();
-    let mut choice = vec![0usize; matrix.axes.len()];
-    for _ in 0..matrix.cells() {
-        let mut excluded = false;
-        for (exclude, used) in excludes.iter().zip(used.iter_mut()) {
-            let hit =
-                exclude.masks[index].as_ref().is_some_and(|masks| masks.iter().all(|(axis, mask)| mask[choice[*axis]]));
-            *used += usize::from(hit);
-            excluded |= hit;
-        }
-        if !excluded {
-            let values = || matrix.axes.iter().zip(&choice).map(|(axis, at)| (axis.name.as_str(), &axis.values[*at]));
-            match cell(&bases[choice[matrix.workload]], values(), &given, known) {
-                Ok(planned) => placed.push(Placed { planned, place: matrix.place.clone() }),
-                Err(error) => {
-                    let at = values().find(|(name, _)| *name == culprit(&error)).map(|(_, value)| value.span());
-                    let text = error.to_string();
-                    if !refused.contains_key(&text) {
-                        order.push(text.clone());
-                    }
-                    refused.entry(text).or_insert((at.unwrap_or(matrix.place.clone()), 0)).1 += 1;
-                }
-            }
-        }
-        advance(&mut choice, &matrix.axes);
-    }
-    for text in order {
-        if let Some((place, cells)) = refused.remove(&text) {
-            let label = if cells == 1 { "1 cell cannot run".to_owned() } else { format!("{cells} cells cannot run") };
-            problems.push(Problem::at(place, text, label));
-        }
-    }
-}
-
-fn advance(choice: &mut [usize], axes: &[Axis]) {
-    for (at, axis) in choice.iter_mut().zip(axes).rev() {
-        *at += 1;
-        if *at < axis.values.len() {
-            return;
-        }
-        *at = 0;
-    }
-}
-
-/// The parameter whose value a user would look at first.
-fn culprit(error: &ConfigError) -> &'static str {
-    match error {
-        ConfigError::Dims(_) => "model",
-        ConfigError::Zero { key } | ConfigError::Number { key, .. } => key,
-        ConfigError::TooManyTokens { .. } => "batch_size",
-        ConfigError::Fp8Shape { .. } => "precision",
-        ConfigError::Cudnn { .. } => "attention",
-        ConfigError::BytesNeedVocab { .. } => "data",
-        ConfigError::Bf16StatesOfFp32 => "optimizer_state",
-    }
-}
-
-/// What all cells of one workload have, before a matrix says otherwise.
-struct Base<'a> {
-    workload: &'a str,
-    declared: Option<&'a Declared>,
-    parameters: Parameters,
-}
-
-fn base<'a>(name: &str, known: &'a Known<'_>) -> Base<'a> {
-    let step = |name: &str| known.step.get(name).map(|value| value.get_ref().clone());
-    match known.workloads.get_key_value(name) {
-        Some((workload, declared)) => {
-            let value = |(name, axis): (&String, &super::CommandAxis)| {
-                Some((name.clone(), step(name).or(axis.default.clone())?))
-            };
-            let parameters = declared.workload.axes.iter().filter_map(value).collect();
-            Base { workload, declared: Some(declared), parameters }
-        }
-        None => {
-            let value = |parameter: &builtin::Parameter| {
-                (parameter.name.to_owned(), step(parameter.name).unwrap_or_else(|| parameter.default.scalar()))
-            };
-            Base { workload: BUILTIN, declared: None, parameters: PARAMETERS.iter().map(value).collect() }
-        }
-    }
-}
-
-/// One cell: its parameters, its id and what runs it.
-fn cell<'v>(
-    base: &Base<'_>,
-    values: impl Iterator<Item = (&'v str, &'v Spanned<Scalar>)>,
-    given: &[String],
-    known: &Known<'_>,
-) -> Result<PlannedCell, Box<ConfigError>> {
-    let mut parameters = base.parameters.clone();
-    for (name, value) in values.filter(|(name, _)| *name != "workload") {
-        // A key that is there already keeps its allocation.
-        match parameters.get_mut(name) {
-            Some(place) => place.clone_from(value.get_ref()),
-            None => {
-                parameters.insert(name.to_owned(), value.get_ref().clone());
-            }
-        }
-    }
-    let axes = given.to_vec();
-    let workload = base.workload.to_owned();
-    if let Some(declared) = base.declared {
-        let id = command_id(declared, &parameters);
-        let work = Work::Command(CommandCell {
-            workload: workload.clone(),
-            argv: workload::fill(&declared.workload, &parameters),
-            protocol: declared.workload.protocol,
-            metrics: declared.workload.metrics.clone(),
-            working_dir: declared.workload.working_dir.clone(),
-        });
-        return Ok(PlannedCell { cell: Cell { id, workload, parameters, axes }, work });
-    }
-    let model = parameters.get("model").map(ToString::to_string).unwrap_or_default();
-    let dims = known.models.dims(&model).unwrap_or(Dims { dim: 0, layers: 0, heads: 0, ffn: 0, vocab: 0 });
-    let id = builtin_id(&dims, &parameters);
-    if let Some(Scalar::Text(word)) = parameters.get_mut("data")
-        && let Some(file) = word.strip_prefix(FILE_PREFIX)
-    {
-        *word = format!("{FILE_PREFIX}{}", known.folder.join(file).display());
-    }
-    let config = builtin::configure(dims, &parameters);
-    stepwatch_model::check_config(&config)?;
-    parameters.extend(builtin::dims_parameters(&dims).map(|(name, value)| (name.to_owned(), value.into())));
-    Ok(PlannedCell { cell: Cell { id, workload, parameters, axes }, work: Work::Builtin(Box::new(config)) })
-}
-
-/// The parameters that the readable part of an id shows, in its order.
-const READABLE: [&str; 4] = ["model", "precision", "attention", "compile"];
-
-/// The id of a built-in cell: the model counts by its dims, whatever it is called; what has its default does not count; a
-/// data file counts by its path as written.
-fn builtin_id(dims: &Dims, parameters: &Parameters) -> CellId {
-    let mut identity = Parameters::from([("model".to_owned(), dims.to_string().into())]);
-    for parameter in PARAMETERS.iter().filter(|parameter| parameter.name != "model") {
-        if let Some(value) = parameters.get(parameter.name).filter(|value| **value != parameter.default.scalar()) {
-            identity.insert(parameter.name.to_owned(), value.clone());
-        }
-    }
-    let readable = READABLE.map(|name| parameters.get(name).map(ToString::to_string).unwrap_or_default());
-    CellId::new(&readable.each_ref().map(String::as_str), &identity)
-}
-
-/// The id of a command's cell: the workload by name, and each parameter that has not its default. Axes of its own are
-/// shown in the readable part too, since nothing else would tell their cells apart.
-fn command_id(declared: &Declared, parameters: &Parameters) -> CellId {
-    let workload = &declared.workload;
-    let mut identity = Parameters::from([("workload".to_owned(), workload.name.clone().into())]);
-    let mut readable = vec![workload.name.clone()];
-    readable.extend(READABLE.iter().filter_map(|name| parameters.get(*name)).map(ToString::to_string));
-    for (name, value) in parameters {
-        let default = workload.axes.get(name).and_then(|axis| axis.default.as_ref());
-        if default.is_some_and(|default| same(name, default, value)) {
-            continue;
-        }
-        identity.insert(name.clone(), value.clone());
-        if !READABLE.contains(&name.as_str()) {
-            readable.push(format!("{name}={value}"));
-        }
-    }
-    CellId::new(&readable.iter().map(String::as_str).collect::<Vec<_>>(), &identity)
-}
-
-/// Notes cells that are named twice: one problem for each pair of matrices.
-fn duplicates(placed: &[Placed], problems: &mut Vec<Problem>) {
-    let mut first: HashMap<&str, &Placed> = HashMap::with_capacity(placed.len());
-    let mut told: HashMap<(usize, usize), usize> = HashMap::new();
-    let mut found: Vec<(&Placed, &Placed, usize)> = Vec::new();
-    for one in placed {
-        let Some(other) = first.insert(one.planned.cell.id.0.as_str(), one) else { continue };
-        match told.get(&(other.place.start, one.place.start)) {
-            Some(at) => found[*at].2 += 1,
-            None => {
-                told.insert((other.place.start, one.place.start), found.len());
-                found.push((other, one, 1));
-            }
-        }
-    }
-    for (other, one, count) in found {
-        let id = quoted(one.planned.cell.id.readable());
-        let title = if one.planned.cell.parameters == other.planned.cell.parameters {
-            format!("the cell {id} is named twice")
-        } else {
-            format!("two cells have the id {}", quoted(&one.planned.cell.id.0))
-        };
-        let more = if count > 1 { format!(", and {} more cells like it", count - 1) } else { String::new() };
-        problems.push(
-            Problem::at(one.place.clone(), title, format!("again in this matrix{more}"))
-                .and(other.place.clone(), "first in this one")
-                .help(
-                    "leave it out of one of them, with [[exclude]] or fewer values, or give one a setting that differs",
-                ),
-        );
     }
 }

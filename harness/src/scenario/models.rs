@@ -25,6 +25,8 @@ const DEFAULT_VOCAB: i64 = 50257;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Models {
     own: BTreeMap<String, OwnModel>,
+    /// Declared, but wrong in itself: to say so once is enough.
+    broken: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,15 +48,20 @@ impl Models {
         config::PRESETS.iter().map(|(name, _)| *name).chain(self.own.keys().map(String::as_str))
     }
 
-    /// The problem of a model that does not exist.
-    pub(super) fn unknown(&self, name: &str, place: Range<usize>) -> Problem {
+    /// The problem of a model that does not exist, unless it is declared and was refused with a problem of its own.
+    pub(super) fn unknown(&self, name: &str, place: Range<usize>) -> Option<Problem> {
+        if self.is_broken(name) {
+            return None;
+        }
         let known: Vec<&str> = self.names().collect();
-        Problem::at(
-            place,
-            format!("there is no model {}", quoted(name)),
-            not_known(name, known.iter().copied(), "no such model"),
-        )
-        .help(format!("models are {}; others are declared as [models.NAME]", list(known)))
+        let label = not_known(name, known.iter().copied(), "no such model");
+        let problem = Problem::at(place, format!("there is no model {}", quoted(name)), label);
+        Some(problem.help(format!("models are {}; others are declared as [models.NAME]", list(known))))
+    }
+
+    /// Whether a model of this name is declared and was refused.
+    pub(super) fn is_broken(&self, name: &str) -> bool {
+        self.broken.iter().any(|broken| broken == name)
     }
 
     /// The scenario's own models with where they stand.
@@ -141,6 +148,8 @@ pub(super) fn read(raw: &[RawNamed<'_, '_>], problems: &mut Vec<Problem>) -> Mod
         }
         if let Some(model) = model(table, name.span(), problems) {
             models.own.insert(name.get_ref().clone(), model);
+        } else {
+            models.broken.push(name.get_ref().clone());
         }
     }
     models
@@ -155,7 +164,7 @@ fn model(table: &Table<'_, '_>, place: Range<usize>, problems: &mut Vec<Problem>
         if table.value(name).is_none() { default } else { table.integer(name, 1, MOST, problems) }
     };
     let (dim, layers, heads) = (dimension("dim", None), dimension("layers", None), dimension("heads", None));
-    let ffn = dimension("ffn", dim.map(|dim| dim * FFN_PER_DIM as i64));
+    let ffn = dimension("ffn", Some(dim.unwrap_or(1) * FFN_PER_DIM as i64));
     let vocab = dimension("vocab", Some(DEFAULT_VOCAB));
     let label = label(table, problems);
     let size = |value: i64| usize::try_from(value).ok();
