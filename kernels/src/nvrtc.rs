@@ -95,12 +95,11 @@ pub fn compile(source: &Source, architecture: &str, options: &[&str]) -> Result<
     let target = format!("--gpu-architecture={architecture}");
     let options: Vec<&str> = OPTIONS.iter().chain(options).copied().chain([target.as_str()]).collect();
     // SAFETY: the program is live until destroyed here, once.
-    let compiled = unsafe {
+    unsafe {
         let compiled = finish(program, source, architecture, &options);
         let _ = result::destroy_program(program);
         compiled
-    };
-    compiled
+    }
 }
 
 /// Compiles a created program and fetches log and code.

@@ -79,6 +79,14 @@ pub fn first_on_cpu() -> Inputs {
     conclusion.changes.retain(|change| matches!(change.verdict, Verdict::Failed | Verdict::Missing));
     conclusion.headline = "12 of 14 cells measured; nothing to compare with yet".into();
     conclusion.exit_code = 3;
+    conclusion.findings = vec![Finding {
+        kind: Kind::Emulated,
+        severity: Severity::High,
+        sentence: "FP8 is emulated on this CPU: the numbers are real, the speed says nothing of a GPU".into(),
+        evidence: vec!["8 of 14 cells compute FP8 by exact rounding".into()],
+        next_step: "run the same scenario on a GPU with FP8".into(),
+        cells: Vec::new(),
+    }];
     (run, summary, conclusion)
 }
 

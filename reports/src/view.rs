@@ -112,7 +112,7 @@ impl View {
             ),
             outcome: summary::outcome(conclusion),
             counts: summary::counts(&cells, &changes),
-            emulated: summary::emulated(&manifest.backend),
+            emulated: summary::emulated(conclusion),
             reference: summary::reference(manifest, conclusion),
             next_steps: summary::next_steps(manifest, conclusion, &cells, &changes, &findings),
             matrix: matrix::matrix(&axes, &cells, &columns, &slots),

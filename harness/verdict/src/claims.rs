@@ -6,7 +6,7 @@ use stepwatch_record::figure::Summary;
 use stepwatch_record::run::{Claim, ClaimPair, End, Run};
 
 use crate::ratio::{Ratio, Ratios};
-use crate::wording::{is_speed, number, percent};
+use crate::wording::{fine_percent, is_speed, number};
 
 /// How the reason of an unequal pair begins.
 pub(crate) const UNEQUAL: &str = "the two differ in more than the claim names";
@@ -32,7 +32,9 @@ pub fn emulated(run: &Run, cell: &CellId) -> bool {
     let fp8 = |name: &str| {
         planned.and_then(|cell| cell.parameters.get(name)).is_some_and(|value| value.to_string().starts_with("fp8"))
     };
-    run.manifest.backend == "cpu" && (fp8("precision") || fp8("head"))
+    // A program of the user's own may well run on a GPU while the built-in step does not.
+    let builtin = planned.is_some_and(|cell| cell.workload == "builtin");
+    builtin && run.manifest.backend == "cpu" && (fp8("precision") || fp8("head"))
 }
 
 fn judge_claim(run: &Run, summary: &Summary, claim: &Claim, confidence: f64) -> JudgedClaim {
@@ -97,8 +99,13 @@ fn judge_pair(
         Ok(ratio) => ratio,
         Err(why) => return undecided(None, why),
     };
-    let measured =
-        format!("{} × ({}…{} at {})", number(ratio.point), number(ratio.low), number(ratio.high), percent(confidence));
+    let measured = format!(
+        "{} × ({}…{} at {})",
+        number(ratio.point),
+        number(ratio.low),
+        number(ratio.high),
+        fine_percent(confidence)
+    );
     let (at_least, at_most) = (claim.at_least.unwrap_or(0.0), claim.at_most.unwrap_or(f64::INFINITY));
     if ratio.high < at_least || ratio.low > at_most {
         let why = format!("measured {measured}: the whole interval contradicts {}", asserts(claim));

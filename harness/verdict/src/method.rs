@@ -5,7 +5,7 @@ use stepwatch_record::run::Run;
 use crate::compare::Comparison;
 use crate::compare::POWER;
 use crate::figures::CONFIDENCE;
-use crate::wording::{count, percent};
+use crate::wording::{count, fine_percent, percent};
 
 /// The method of a run's figures and comparison.
 #[must_use]
@@ -66,9 +66,4 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
         percent(POWER)
     ));
     lines
-}
-
-/// A confidence near 1 with enough digits to tell it from 1: `99.958 %`.
-fn fine_percent(share: f64) -> String {
-    format!("{:.3} %", share * 100.0)
 }

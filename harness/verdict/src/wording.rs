@@ -9,6 +9,12 @@ pub fn percent(share: f64) -> String {
     format!("{} %", percent_digits(share, share))
 }
 
+/// A confidence near 1 with enough digits to tell it from 1: `99.958 %`.
+#[must_use]
+pub fn fine_percent(share: f64) -> String {
+    format!("{:.3} %", share * 100.0)
+}
+
 /// A range of shares as per cent, both ends with the digits of the nearer one: `1.9…2.7 %`.
 #[must_use]
 pub fn percent_range(low: f64, high: f64) -> String {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use stepwatch_record::RunManifest;
 use stepwatch_record::comparison::{Conclusion, Verdict};
+use stepwatch_record::finding::Kind;
 
 use super::cell::CellView;
 use super::change::{ChangeView, FindingView};
@@ -93,8 +94,9 @@ pub(crate) fn counts(cells: &[CellView], changes: &[ChangeView]) -> Vec<Count> {
     counts
 }
 
-pub(crate) fn emulated(backend: &str) -> Option<String> {
-    (backend == "cpu").then(|| {
+/// Whether the conclusion found FP8 cells that were emulated.
+pub(crate) fn emulated(conclusion: &Conclusion) -> Option<String> {
+    conclusion.findings.iter().any(|finding| finding.kind == Kind::Emulated).then(|| {
         "FP8 is emulated here: numbers are real, speed says nothing; no speed conclusion is drawn about FP8.".into()
     })
 }
