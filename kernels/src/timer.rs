@@ -102,25 +102,35 @@ impl Clocks {
         gpu.enqueue(&self.launch)
     }
 
-    /// (cycles, ns) of each multiprocessor; waits for the stream.
-    fn read(&self, gpu: &Gpu) -> Result<Vec<(u64, u64)>, GpuError> {
-        let mut bytes = vec![0; self.out.bytes()];
-        gpu.download(&self.out, &mut bytes)?;
-        let words =
-            bytes.chunks_exact(8).map(|b| b.iter().rev().fold(0_u64, |word, &byte| word << 8 | u64::from(byte)));
-        let words: Vec<u64> = words.collect();
-        Ok(words.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+    /// What a reading leaves on the device: cycles and ns of each multiprocessor, u64.
+    #[must_use]
+    pub const fn slice(&self) -> &Slice {
+        &self.out
     }
 
-    /// Cycles from an earlier reading to this one, and the SM clock over that time, Hz: medians over the multiprocessors.
-    /// `None` if no multiprocessor was met by both.
+    /// [`clock_between`] of an earlier reading and this one; waits for the stream.
     ///
     /// # Errors
     /// If the copy fails.
     pub fn since(&self, gpu: &Gpu, earlier: &Self) -> Result<Option<(u64, f64)>, GpuError> {
-        let (before, after) = (earlier.read(gpu)?, self.read(gpu)?);
-        Ok(median_clock(&before, &after))
+        let mut bytes = [vec![0; earlier.out.bytes()], vec![0; self.out.bytes()]];
+        gpu.download(&earlier.out, &mut bytes[0])?;
+        gpu.download(&self.out, &mut bytes[1])?;
+        Ok(clock_between(&bytes[0], &bytes[1]))
     }
+}
+
+/// Cycles from one reading to a later one, and the SM clock over that time, Hz: medians over the multiprocessors that both
+/// met; `None` if there is none.
+#[must_use]
+pub fn clock_between(before: &[u8], after: &[u8]) -> Option<(u64, f64)> {
+    median_clock(&counters(before), &counters(after))
+}
+
+/// (cycles, ns) of each multiprocessor.
+fn counters(bytes: &[u8]) -> Vec<(u64, u64)> {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |word, &byte| word << 8 | u64::from(byte));
+    bytes.chunks_exact(16).map(|pair| (word(&pair[..8]), word(&pair[8..]))).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "differences are far below 2^53")]

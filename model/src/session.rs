@@ -10,10 +10,13 @@ use crate::config::{Attention, StepConfig};
 use crate::count::{count, fp8_linears, model_flops_per_token};
 use crate::data::Source;
 use crate::exec::cpu::Cpu;
+use crate::exec::cuda::{Cuda, Ended};
 use crate::exec::null::{End, Null, rule};
+use crate::ir::Node;
 use crate::passes::{Compiled, asked_for, pipeline};
 use crate::plan::{Plan, Verification};
 use crate::verify;
+use stepwatch_kernels::gpu::GpuError;
 
 pub use crate::exec::Backend;
 
@@ -108,8 +111,20 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Runner {
-    Cpu { cpu: Box<Cpu<f32>>, source: Source },
-    Null { null: Null, now_ns: u64 },
+    Cpu {
+        cpu: Box<Cpu<f32>>,
+        source: Source,
+    },
+    /// `seen` steps have ended and were handed over.
+    Cuda {
+        cuda: Box<Cuda>,
+        source: Source,
+        seen: u64,
+    },
+    Null {
+        null: Null,
+        now_ns: u64,
+    },
 }
 
 impl Session {
@@ -126,7 +141,14 @@ impl Session {
                 let found = null_plan(config, rule.plan_hash.as_deref(), rule.peak_memory_bytes);
                 (Runner::Null { null: Null::new(rule, config, seed, process()), now_ns: 0 }, found)
             }
-            Backend::Cpu | Backend::Cuda => {
+            Backend::Cuda => {
+                let compiled = compile(config, backend)?;
+                let found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
+                let source = Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
+                let cuda = Box::new(Cuda::open(compiled.step, seed, &source.batch(0), opened)?);
+                (Runner::Cuda { cuda, source, seen: 0 }, found)
+            }
+            Backend::Cpu => {
                 let compiled = compile(config, backend)?;
                 let found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
                 check_memory(found.memory_bytes)?;
@@ -145,7 +167,12 @@ impl Session {
                 plan.hash, found.hash
             )));
         }
-        let description = describe(config, backend, &found);
+        let device = match &runner {
+            Runner::Cpu { .. } => format!("CPU, {} threads", rayon::current_num_threads()),
+            Runner::Cuda { cuda, .. } => cuda.facts().name.clone(),
+            Runner::Null { .. } => "null".to_owned(),
+        };
+        let description = describe(config, device, &found);
         let plan = plan.cloned().unwrap_or(found);
         Ok(Self { runner, plan, description, opened, steps: 0 })
     }
@@ -156,7 +183,10 @@ impl Session {
     /// # Errors
     /// A loss that is no number, or whatever ended the device.
     pub fn advance(&mut self, steps: usize) -> Result<Vec<StepTime>, SessionError> {
-        (0..steps).map(|_| self.step()).collect()
+        match &self.runner {
+            Runner::Cuda { .. } => self.submit(steps),
+            _ => (0..steps).map(|_| self.step()).collect(),
+        }
     }
 
     /// Waits for all submitted steps; the times of those that finished since the last call.
@@ -164,8 +194,14 @@ impl Session {
     /// # Errors
     /// As [`Self::advance`].
     pub fn drain(&mut self) -> Result<Vec<StepTime>, SessionError> {
+        let mut times = Vec::new();
         // The CPU and the null executor finish each step before they return.
-        Ok(Vec::new())
+        if let Runner::Cuda { cuda, seen, .. } = &mut self.runner {
+            while let Some(ended) = cuda.oldest()? {
+                times.push(healthy(time_of(ended, seen))?);
+            }
+        }
+        Ok(times)
     }
 
     /// What really runs.
@@ -174,10 +210,14 @@ impl Session {
         self.description.clone()
     }
 
-    /// Peak memory, bytes: what the plan places, each tensor at its own dtype's size.
+    /// Peak memory, bytes: on a GPU what is taken there, workspaces and kernels included; elsewhere what the plan places,
+    /// each tensor at its own dtype's size.
     #[must_use]
     pub const fn peak_memory_bytes(&self) -> u64 {
-        self.plan.memory_bytes
+        match &self.runner {
+            Runner::Cuda { cuda, .. } => cuda.memory_bytes(),
+            _ => self.plan.memory_bytes,
+        }
     }
 
     /// The plan it runs by.
@@ -186,6 +226,21 @@ impl Session {
         &self.plan
     }
 
+    /// Hands steps to the GPU; the times of those that ended meanwhile.
+    fn submit(&mut self, steps: usize) -> Result<Vec<StepTime>, SessionError> {
+        let mut times = Vec::new();
+        if let Runner::Cuda { cuda, source, seen } = &mut self.runner {
+            for _ in 0..steps {
+                if let Some(ended) = cuda.submit(&source.batch(self.steps))? {
+                    times.push(healthy(time_of(ended, seen))?);
+                }
+                self.steps += 1;
+            }
+        }
+        Ok(times)
+    }
+
+    /// Runs one step and waits for it.
     fn step(&mut self) -> Result<StepTime, SessionError> {
         let step = self.steps;
         let time = match &mut self.runner {
@@ -198,6 +253,11 @@ impl Session {
                 let (loss, grad_norm) = (cpu.scalar(ports.loss), cpu.scalar(ports.grad_norm));
                 StepTime { step, t_ns: nanoseconds(self.opened), gpu_ns, cycles: 0, loss, grad_norm }
             }
+            Runner::Cuda { .. } => {
+                self.submit(1)?;
+                let last = self.drain()?.pop();
+                return last.ok_or_else(|| SessionError::Failed(format!("step {step} did not end")));
+            }
             Runner::Null { null, now_ns } => {
                 let gpu_ns = null.step().map_err(scripted_end)?;
                 *now_ns += gpu_ns;
@@ -205,13 +265,40 @@ impl Session {
             }
         };
         self.steps += 1;
-        if !time.loss.is_finite() || !time.grad_norm.is_finite() {
-            let StepTime { loss, grad_norm, .. } = time;
-            return Err(SessionError::NumbersWrong(format!(
-                "step {step} has loss {loss} and gradient norm {grad_norm}"
-            )));
+        healthy(time)
+    }
+}
+
+/// The time of a step that the GPU ended, numbered by those seen before it.
+const fn time_of(ended: Ended, seen: &mut u64) -> StepTime {
+    let Ended { t_ns, gpu_ns, cycles, loss, grad_norm } = ended;
+    *seen += 1;
+    StepTime { step: *seen - 1, t_ns, gpu_ns, cycles, loss, grad_norm }
+}
+
+/// A step whose loss or norm is no number ends the session.
+fn healthy(time: StepTime) -> Result<StepTime, SessionError> {
+    let StepTime { step, loss, grad_norm, .. } = time;
+    if loss.is_finite() && grad_norm.is_finite() {
+        return Ok(time);
+    }
+    Err(SessionError::NumbersWrong(format!("step {step} has loss {loss} and gradient norm {grad_norm}")))
+}
+
+impl From<GpuError> for SessionError {
+    fn from(error: GpuError) -> Self {
+        let text = error.to_string();
+        match error {
+            // The variant says it already.
+            GpuError::OutOfMemory { .. } => {
+                Self::OutOfMemory(text.strip_prefix("out of GPU memory: ").unwrap_or(&text).to_owned())
+            }
+            GpuError::NoDriver
+            | GpuError::NoDevice { .. }
+            | GpuError::Library { .. }
+            | GpuError::Unsupported { .. } => Self::Unsupported(text),
+            _ => Self::Failed(text),
         }
-        Ok(time)
     }
 }
 
@@ -233,9 +320,11 @@ pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<Prepa
     let mut plan = Plan::of(&compiled, 0.0);
     plan.compile_seconds = start.elapsed().as_secs_f64();
     drop(compiled);
-    check_memory(plan.memory_bytes)?;
+    if backend == Backend::Cpu {
+        check_memory(plan.memory_bytes)?;
+    }
     Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
-    let verification = verify::verify(config, seed)?;
+    let verification = verify::verify(config, backend, seed)?;
     Ok(Prepared { plan, verification })
 }
 
@@ -253,7 +342,9 @@ pub fn profile(
     seed: u64,
 ) -> Result<Vec<OpTime>, SessionError> {
     let mut session = Session::open(config, backend, plan, seed)?;
-    let mut ops: BTreeMap<(u8, String, String), OpTime> = BTreeMap::new();
+    if matches!(session.runner, Runner::Cuda { .. }) {
+        return session.profile_gpu();
+    }
     let Runner::Cpu { cpu, source } = &mut session.runner else {
         let gpu_ns = session.step()?.gpu_ns as f64;
         let (class, label, phase) = ("gemm".to_owned(), "scripted".to_owned(), "forward".to_owned());
@@ -276,7 +367,33 @@ pub fn profile(
             gap_ns += nanoseconds(start).saturating_sub(ops_ns);
         }
     }
-    for (node, ns) in cpu.step().ops.iter().zip(spent) {
+    let spent: Vec<f64> = spent.into_iter().map(|ns| ns as f64 / f64::from(PROFILED_STEPS)).collect();
+    Ok(op_times(&cpu.step().ops, &spent, gap_ns as f64 / f64::from(PROFILED_STEPS)))
+}
+
+impl Session {
+    /// The GPU's part of [`profile`]. The gap is what steps take beyond their ops, measured without events between them.
+    fn profile_gpu(&mut self) -> Result<Vec<OpTime>, SessionError> {
+        self.step()?;
+        let mut steps_ns = 0.0;
+        for _ in 0..PROFILED_STEPS {
+            steps_ns += self.step()?.gpu_ns as f64 / f64::from(PROFILED_STEPS);
+        }
+        let Runner::Cuda { cuda, source, .. } = &mut self.runner else { return Ok(Vec::new()) };
+        let mut spent = vec![0.0; cuda.step().ops.len()];
+        for step in 0..PROFILED_STEPS {
+            let times = cuda.run_timed(&source.batch(u64::from(step)))?;
+            spent.iter_mut().zip(times).for_each(|(spent, ns)| *spent += ns / f64::from(PROFILED_STEPS));
+        }
+        let gap_ns = (steps_ns - spent.iter().sum::<f64>()).max(0.0);
+        Ok(op_times(&cuda.step().ops, &spent, gap_ns))
+    }
+}
+
+/// Times of ops by class, label and phase, and the gap between them.
+fn op_times(nodes: &[Node], spent: &[f64], gap_ns: f64) -> Vec<OpTime> {
+    let mut ops: BTreeMap<(u8, String, String), OpTime> = BTreeMap::new();
+    for (node, ns) in nodes.iter().zip(spent) {
         let entry = ops.entry((node.phase as u8, node.class().name().to_owned(), node.label.clone()));
         let total = entry.or_insert_with(|| OpTime {
             class: node.class().name().to_owned(),
@@ -288,22 +405,18 @@ pub fn profile(
             bytes: 0.0,
         });
         total.count += 1;
-        total.gpu_ns += ns as f64 / f64::from(PROFILED_STEPS);
+        total.gpu_ns += ns;
         total.flops += node.op.flops();
         total.bytes += node.op.bytes();
     }
-    let gpu_ns = gap_ns as f64 / f64::from(PROFILED_STEPS);
     let (class, label, phase) = ("gap".to_owned(), "between ops".to_owned(), "forward".to_owned());
-    let gap = OpTime { class, label, phase, count: 1, gpu_ns, flops: 0.0, bytes: 0.0 };
-    Ok(ops.into_values().chain([gap]).collect())
+    let gap = OpTime { class, label, phase, count: 1, gpu_ns: gap_ns, flops: 0.0, bytes: 0.0 };
+    ops.into_values().chain([gap]).collect()
 }
 
 /// The compiled list of a cell on a backend.
 pub(crate) fn compile(config: &StepConfig, backend: Backend) -> Result<Compiled, SessionError> {
-    if backend == Backend::Cuda {
-        return Err(SessionError::Unsupported("this build has no CUDA executor yet: use --backend cpu".to_owned()));
-    }
-    if config.attention == Attention::Cudnn {
+    if config.attention == Attention::Cudnn && backend != Backend::Cuda {
         return Err(SessionError::Unsupported("attention `cudnn` needs a GPU: use `flash` on the CPU".to_owned()));
     }
     crate::check_config(config).map_err(|error| SessionError::Unsupported(error.to_string()))?;
@@ -319,11 +432,7 @@ pub(crate) fn feed(cpu: &mut Cpu<f32>, source: &Source, step: u64) {
     cpu.write(ports.targets, &batch.targets);
 }
 
-fn describe(config: &StepConfig, backend: Backend, plan: &Plan) -> Description {
-    let device = match backend {
-        Backend::Null => "null".to_owned(),
-        Backend::Cpu | Backend::Cuda => format!("CPU, {} threads", rayon::current_num_threads()),
-    };
+fn describe(config: &StepConfig, device: String, plan: &Plan) -> Description {
     let attention = match config.attention {
         Attention::Naive => "naive",
         Attention::Flash => "flash",

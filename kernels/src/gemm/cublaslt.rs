@@ -265,7 +265,8 @@ fn describe(problem: &Problem) -> Result<Description, CublasError> {
             }
         }
     }
-    if problem.fast_accumulation {
+    // Other dtypes have no such choice, and the library refuses the question.
+    if problem.fast_accumulation && problem.a.dtype.is_fp8() {
         description.set(Attribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM, &1_i8)?;
     }
     Ok(description)

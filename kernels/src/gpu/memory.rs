@@ -113,14 +113,21 @@ impl Gpu {
     /// # Errors
     /// If the sizes differ or the copy fails.
     pub fn upload_tensor(&self, to: &Slice, tensor: View<'_, f32>) -> Result<(), GpuError> {
-        let bytes: Vec<u8> = match tensor {
-            View::Real(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            View::Bf16(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            View::E4m3(values) => values.iter().map(|v| v.to_bits()).collect(),
-            View::E5m2(values) => values.iter().map(|v| v.to_bits()).collect(),
-            View::I32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        let fp8: Vec<u8>;
+        let bytes = match tensor {
+            View::Real(values) => bytes_of(values),
+            View::Bf16(values) => bytes_of(values),
+            View::I32(values) => bytes_of(values),
+            View::E4m3(values) => {
+                fp8 = values.iter().map(|value| value.to_bits()).collect();
+                &fp8
+            }
+            View::E5m2(values) => {
+                fp8 = values.iter().map(|value| value.to_bits()).collect();
+                &fp8
+            }
         };
-        self.upload(to, &bytes)
+        self.upload(to, bytes)
     }
 
     /// Copies a tensor from the device, waiting for everything enqueued before.
@@ -140,6 +147,18 @@ impl Gpu {
         })
     }
 }
+
+/// Plain numbers as bytes; the host is little-endian, as the device is.
+const fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: `Plain` types have no padding and no invalid bytes, and the length is theirs.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// Numbers that are their bytes.
+trait Plain {}
+impl Plain for f32 {}
+impl Plain for i32 {}
+impl Plain for bf16 {}
 
 fn same_size(op: &'static str, slice: &Slice, bytes: usize) -> Result<(), GpuError> {
     if slice.bytes == bytes {

@@ -7,6 +7,7 @@
 mod error;
 pub mod launch;
 pub mod library;
+mod mailbox;
 mod memory;
 mod prepared;
 pub mod source;
@@ -19,6 +20,7 @@ use std::sync::OnceLock;
 use cudarc::driver::{result, sys};
 
 pub use error::GpuError;
+pub use mailbox::{Inbox, Outbox};
 pub use memory::Slice;
 pub use prepared::Prepared;
 pub(crate) use prepared::{Call, Kernel};

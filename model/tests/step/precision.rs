@@ -3,6 +3,7 @@
 use stepwatch_model::Precision;
 use stepwatch_model::build::build;
 use stepwatch_model::config::{Attention, Compile, StepConfig, preset};
+use stepwatch_model::exec::Backend;
 use stepwatch_model::verify::{BF16_FLOOR_DB, Outcome, first_step, fp32_twin, verify, worst_sqnr};
 
 use crate::run::{small, trace};
@@ -81,7 +82,7 @@ fn every_recipe_verifies_compiled_and_uncompiled() {
     for precision in Precision::ALL {
         for compile in [Compile::None, Compile::Full] {
             let config = StepConfig { compile, ..small(precision, Attention::Flash) };
-            let found = verify(&config, 3).unwrap();
+            let found = verify(&config, Backend::Cpu, 3).unwrap();
             println!("{} {}: {found:?}", precision.name(), config.compile);
             assert!(found.ok, "{} {}: {:?}", precision.name(), config.compile, found.failures);
             assert_eq!(found.against, if precision.is_fp8() { "emulation" } else { "fp32" });

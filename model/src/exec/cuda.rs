@@ -1,0 +1,277 @@
+//! The CUDA executor: the op list on a GPU, every op prepared once and enqueued in order, every tensor at a fixed address.
+//!
+//! Steps are submitted ahead: nothing waits for the GPU but the reading of what a step left behind, some steps later. It may
+//! not know kernels or libraries; it asks the kernels crate for both.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use stepwatch_kernels::Dtype;
+use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
+use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Inbox, Outbox, Prepared, Slice};
+use stepwatch_kernels::tensor::Buffer;
+use stepwatch_kernels::timer::{Clocks, Event, clock_between};
+
+use super::start;
+use crate::data::Batch;
+use crate::ir::{Node, Step, TensorId};
+use crate::passes::place::{ALIGNMENT, place};
+
+/// Steps that may be under way: the host prepares one while the GPU runs another and a third is read.
+const AHEAD: usize = 3;
+
+/// Tensors whose first contents are made at once: bounds the host's memory.
+const CONTENTS_AT_ONCE: usize = 16;
+
+/// A step that has ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ended {
+    /// When it ended, ns since the instant given to [`Cuda::open`].
+    pub t_ns: u64,
+    /// From its first op to its last, ns.
+    pub gpu_ns: u64,
+    /// The same in cycles of the SM clock.
+    pub cycles: u64,
+    /// Its mean loss, nats.
+    pub loss: f64,
+    /// Norm of its gradients before clipping.
+    pub grad_norm: f64,
+}
+
+/// What one step under way needs for itself.
+#[derive(Debug)]
+struct Slot {
+    ids: Outbox,
+    targets: Outbox,
+    /// Loss, gradient norm, both readings of the clocks.
+    results: Inbox,
+    before: Clocks,
+    after: Clocks,
+    start: Event,
+    end: Event,
+}
+
+/// A step on a GPU, with its tensors.
+#[derive(Debug)]
+pub struct Cuda {
+    step: Step,
+    ops: Vec<Prepared>,
+    tensors: Vec<Option<Slice>>,
+    free: VecDeque<Slot>,
+    under_way: VecDeque<Slot>,
+    /// A point in the stream whose host time is known: `base_ns`.
+    base: Event,
+    base_ns: u64,
+    memory_bytes: u64,
+    gpu: Gpu,
+}
+
+impl Cuda {
+    /// Places a step on the first visible GPU, gives its tensors the contents of `seed`, compiles and prepares every op, and
+    /// runs what comes once, with the tokens of step 0. Times are counted from `opened`.
+    ///
+    /// # Errors
+    /// What the GPU, its driver, its libraries or its memory lack.
+    pub fn open(mut step: Step, seed: u64, first: &Batch, opened: Instant) -> Result<Self, GpuError> {
+        let gpu = Gpu::open(0)?;
+        if step.placement.is_none() {
+            // An eager framework's allocator reuses memory too; addresses are fixed here either way.
+            step = place(step);
+        }
+        let (free_before, _) = gpu.memory()?;
+        let tensors = allocate(&gpu, &step)?;
+        let nodes = step.init.iter().chain(&step.ops);
+        let scratch = gpu.allocate(nodes.map(|node| scratch_bytes(&node.op)).max().unwrap_or(0))?;
+        fill(&gpu, &step, &tensors, seed)?;
+        let prepare_all = |nodes: &[Node]| {
+            let prepared = nodes.iter().map(|node| prepare(&gpu, &node.op, &operands(&tensors, node)?, &scratch));
+            prepared.collect::<Result<Vec<Prepared>, GpuError>>()
+        };
+        let (init, ops) = (prepare_all(&step.init)?, prepare_all(&step.ops)?);
+        let mut free = VecDeque::with_capacity(AHEAD);
+        for _ in 0..AHEAD {
+            free.push_back(slot(&gpu, first.ids.len())?);
+        }
+        let base = Event::new(&gpu)?;
+        let (free_after, _) = gpu.memory()?;
+        let memory_bytes = free_before.saturating_sub(free_after) as u64;
+        let under_way = VecDeque::with_capacity(AHEAD);
+        let mut cuda = Self { step, ops, tensors, free, under_way, base, base_ns: 0, memory_bytes, gpu };
+        cuda.feed(first)?;
+        init.iter().try_for_each(|op| cuda.gpu.enqueue(op))?;
+        cuda.base.record(&cuda.gpu)?;
+        cuda.base.wait()?;
+        cuda.base_ns = u64::try_from(opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(cuda)
+    }
+
+    /// What the device says of itself.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        self.gpu.facts()
+    }
+
+    /// Device memory that tensors, workspaces and loaded kernels take, bytes.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// The step it runs.
+    #[must_use]
+    pub const fn step(&self) -> &Step {
+        &self.step
+    }
+
+    /// How many launches a step is.
+    #[must_use]
+    pub fn launches(&self) -> usize {
+        self.ops.iter().map(Prepared::launches).sum()
+    }
+
+    /// Enqueues one step. Waits only for the oldest of the steps under way where there are too many, and returns it.
+    ///
+    /// # Errors
+    /// Whatever ended the device.
+    pub fn submit(&mut self, batch: &Batch) -> Result<Option<Ended>, GpuError> {
+        let ended = if self.free.is_empty() { self.oldest()? } else { None };
+        let Some(mut slot) = self.free.pop_front() else { return Ok(ended) };
+        let ports = self.step.ports;
+        slot.ids.send(&self.gpu, &batch.ids, slice(&self.tensors, ports.ids)?)?;
+        slot.targets.send(&self.gpu, &batch.targets, slice(&self.tensors, ports.targets)?)?;
+        slot.before.record(&self.gpu)?;
+        slot.start.record(&self.gpu)?;
+        self.ops.iter().try_for_each(|op| self.gpu.enqueue(op))?;
+        slot.end.record(&self.gpu)?;
+        slot.after.record(&self.gpu)?;
+        let (loss, norm) = (slice(&self.tensors, ports.loss)?, slice(&self.tensors, ports.grad_norm)?);
+        slot.results.post(&self.gpu, &[loss, norm, slot.before.slice(), slot.after.slice()])?;
+        self.under_way.push_back(slot);
+        Ok(ended)
+    }
+
+    /// Waits for the oldest step under way, if there is one.
+    ///
+    /// # Errors
+    /// Whatever ended the device.
+    pub fn oldest(&mut self) -> Result<Option<Ended>, GpuError> {
+        let Some(slot) = self.under_way.pop_front() else { return Ok(None) };
+        let bytes = slot.results.take()?;
+        let float = |at: usize| f64::from(f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+        let (before, after) = bytes[8..].split_at((bytes.len() - 8) / 2);
+        let cycles = clock_between(before, after).map_or(0, |(cycles, _)| cycles);
+        let ended = Ended {
+            t_ns: self.base_ns + slot.end.since(&self.base)? as u64,
+            gpu_ns: slot.end.since(&slot.start)? as u64,
+            cycles,
+            loss: float(0),
+            grad_norm: float(4),
+        };
+        self.free.push_back(slot);
+        Ok(Some(ended))
+    }
+
+    /// Runs one step with an event between its ops; the time of each op, ns. Where the GPU waits for the host, that wait is
+    /// part of the op it waited for.
+    ///
+    /// # Errors
+    /// Whatever ended the device.
+    pub fn run_timed(&mut self, batch: &Batch) -> Result<Vec<f64>, GpuError> {
+        self.feed(batch)?;
+        let events: Vec<Event> = (0..=self.ops.len()).map(|_| Event::new(&self.gpu)).collect::<Result<_, _>>()?;
+        events[0].record(&self.gpu)?;
+        for (op, event) in self.ops.iter().zip(&events[1..]) {
+            self.gpu.enqueue(op)?;
+            event.record(&self.gpu)?;
+        }
+        self.gpu.synchronize()?;
+        events.windows(2).map(|pair| pair[1].since(&pair[0])).collect()
+    }
+
+    /// A tensor's contents; waits for all that was submitted. Tensors that end with their step hold what was last written
+    /// where they lie.
+    ///
+    /// # Errors
+    /// If the step does not touch it, or whatever ended the device.
+    pub fn read(&self, id: TensorId) -> Result<Buffer<f32>, GpuError> {
+        self.gpu.download_tensor(slice(&self.tensors, id)?, self.step.tensor(id).dtype)
+    }
+
+    /// Writes the inputs and waits.
+    fn feed(&self, batch: &Batch) -> Result<(), GpuError> {
+        for (id, values) in [(self.step.ports.ids, &batch.ids), (self.step.ports.targets, &batch.targets)] {
+            let view = stepwatch_kernels::tensor::View::I32(values);
+            self.gpu.upload_tensor(slice(&self.tensors, id)?, view)?;
+        }
+        Ok(())
+    }
+}
+
+fn slot(gpu: &Gpu, tokens: usize) -> Result<Slot, GpuError> {
+    let (before, after) = (Clocks::new(gpu)?, Clocks::new(gpu)?);
+    let scalars = 2 * Dtype::F32.bytes();
+    Ok(Slot {
+        ids: Outbox::new(gpu, 4 * tokens)?,
+        targets: Outbox::new(gpu, 4 * tokens)?,
+        results: Inbox::new(gpu, scalars + before.slice().bytes() + after.slice().bytes())?,
+        before,
+        after,
+        start: Event::new(gpu)?,
+        end: Event::new(gpu)?,
+    })
+}
+
+/// One allocation for what lives across steps and one for the arena, cut by tensor.
+fn allocate(gpu: &Gpu, step: &Step) -> Result<Vec<Option<Slice>>, GpuError> {
+    let mut touched = vec![false; step.tensors.len()];
+    for node in step.init.iter().chain(&step.ops) {
+        node.operands.iter().for_each(|id| touched[id.index()] = true);
+    }
+    let mut offsets: Vec<Option<u64>> = vec![None; step.tensors.len()];
+    let mut end = 0;
+    for (index, tensor) in step.tensors.iter().enumerate().filter(|(index, t)| touched[*index] && t.persistent()) {
+        offsets[index] = Some(end);
+        end = (end + tensor.bytes()).next_multiple_of(ALIGNMENT);
+    }
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let lasting = gpu.allocate(size(end))?;
+    let arena = gpu.allocate(size(step.placement.as_ref().map_or(0, |placement| placement.arena_bytes)))?;
+    let placed = |index: usize| step.placement.as_ref().and_then(|placement| placement.offsets[index]);
+    let cut = |(index, tensor): (usize, &crate::ir::Tensor)| {
+        let (memory, offset) = match offsets[index] {
+            Some(offset) => (&lasting, offset),
+            None => (&arena, placed(index)?),
+        };
+        memory.slice(size(offset), size(tensor.bytes()))
+    };
+    Ok(step.tensors.iter().enumerate().map(cut).collect())
+}
+
+/// Gives tensors that live across steps their first contents.
+fn fill(gpu: &Gpu, step: &Step, tensors: &[Option<Slice>], seed: u64) -> Result<(), GpuError> {
+    let starts = step.tensors.iter().zip(tensors);
+    let starts: Vec<_> = starts.filter_map(|(tensor, slice)| Some((tensor, tensor.start?, slice.as_ref()?))).collect();
+    for group in starts.chunks(CONTENTS_AT_ONCE) {
+        // Slices stay on this thread: only contents are made on others.
+        let specs: Vec<_> = group.iter().map(|(tensor, start, _)| (*tensor, *start)).collect();
+        let contents: Vec<Buffer<f32>> =
+            specs.par_iter().map(|(tensor, start)| start::contents(tensor, *start, seed)).collect();
+        for ((_, _, slice), contents) in group.iter().zip(&contents) {
+            gpu.upload_tensor(slice, contents.view())?;
+        }
+    }
+    Ok(())
+}
+
+fn operands(tensors: &[Option<Slice>], node: &Node) -> Result<Vec<Slice>, GpuError> {
+    node.operands.iter().map(|id| slice(tensors, *id).cloned()).collect()
+}
+
+fn slice(tensors: &[Option<Slice>], id: TensorId) -> Result<&Slice, GpuError> {
+    tensors.get(id.index()).and_then(Option::as_ref).ok_or_else(|| GpuError::Operand {
+        op: "step",
+        operand: format!("tensor {}", id.index()),
+        what: "it has no place in memory: no op touches it".to_owned(),
+    })
+}
