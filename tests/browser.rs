@@ -1,5 +1,6 @@
 //! The report in a real browser: headless Chromium opens it from disk, its script runs without an error, and it asks the
 //! network for nothing. `ci/check` installs Chromium where it is missing.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops where it cannot go on")]
 
 use std::path::Path;
 use std::process::Command;

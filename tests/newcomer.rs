@@ -1,5 +1,6 @@
 //! The newcomer's command from the README, in small: the quick scenario's own file is checked, listed and run on whatever
 //! machine this is, and leaves a run folder and a report behind.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops where it cannot go on")]
 
 use stepwatch_record::RunManifest;
 use stepwatch_tests::{only_run, root, said, stepwatch};

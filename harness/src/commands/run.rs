@@ -109,6 +109,7 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
         findings: Vec::new(),
     };
     let scenario = load_scenario(path, &asked)?;
+    super::check::say_warnings(&scenario);
     let backend = backend(&scenario)?;
     let cells = ledger::part(scenario.cells.clone(), args.shard);
     if cells.is_empty() {
