@@ -2,6 +2,7 @@
 //!
 //! Packed tensors are (B·S, 3·C) with C = H·hd, queries first; contexts are (B·S, C); scores are (B, H, S, S).
 
+pub mod cudnn;
 mod flash;
 mod heads;
 pub(crate) mod launch;
