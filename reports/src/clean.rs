@@ -11,7 +11,7 @@ pub fn line(text: &str) -> String {
     shown(text, |c| if matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
 }
 
-/// Several lines: as [`line`], with line breaks and tabs kept.
+/// Several lines: as [`line()`], with line breaks and tabs kept.
 #[must_use]
 pub fn lines(text: &str) -> String {
     shown(&text.replace("\r\n", "\n"), |c| c)

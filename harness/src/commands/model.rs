@@ -25,7 +25,7 @@ pub struct Model {
     /// The model whose layers, head dim and ratios the search keeps
     #[arg(long, value_name = "NAME", requires = "target", default_value = "454m")]
     pub like: String,
-    /// A scenario file whose [models] count too
+    /// A scenario file whose `[models]` count too
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
     /// The precision of the step that is counted
