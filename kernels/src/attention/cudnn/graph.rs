@@ -60,8 +60,7 @@ impl Graph {
         Self { library, tensors, operations, attributes, bindings: Vec::new(), scratch: 0 }
     }
 
-    /// The graph as cuDNN takes it, with the memory that each of its tensors wants and the scratch bytes they lie in.
-    /// The graph must outlive what is returned.
+    /// The graph as cuDNN takes it. `self` must outlive what is returned.
     pub(super) fn finish(&self) -> Result<Descriptor, CudnnError> {
         Descriptor::new(&self.library, Kind::OperationGraph, |graph| {
             graph.set_inners(Name::GraphOperations, &self.operations)

@@ -119,7 +119,7 @@ impl Plan {
             let configs = match configurations(device, &operations, mode) {
                 Ok(configs) => configs,
                 Err(error) => {
-                    rejections.push(error.to_string());
+                    rejections.push(error);
                     continue;
                 }
             };
@@ -129,16 +129,11 @@ impl Plan {
                 }
                 match Self::compile(device, graph, &config) {
                     Ok(plan) => plans.push(plan),
-                    Err(error) => rejections.push(error.to_string()),
+                    Err(error) => rejections.push(error),
                 }
             }
         }
-        if plans.is_empty() {
-            rejections.dedup();
-            let reason = if rejections.is_empty() { "no engine knows the graph".into() } else { rejections.join("; ") };
-            return Err(CudnnError::Unsupported { reason });
-        }
-        Ok(plans)
+        if plans.is_empty() { Err(reason(rejections)) } else { Ok(plans) }
     }
 
     fn compile(device: &Descriptor, graph: &Graph, config: &Descriptor) -> Result<Self, CudnnError> {
@@ -163,6 +158,23 @@ impl Plan {
     pub(super) const fn scratch_bytes(&self) -> usize {
         self.scratch + self.workspace
     }
+}
+
+/// Why there is no plan: what broke, if something did, else what is not supported.
+fn reason(rejections: Vec<CudnnError>) -> CudnnError {
+    let mut reasons: Vec<String> = Vec::new();
+    for rejection in rejections {
+        if !rejection.is_unsupported() {
+            return rejection;
+        }
+        let text = rejection.to_string();
+        if !reasons.contains(&text) {
+            reasons.push(text);
+        }
+    }
+    // An engine that needs libnvrtc does not offer itself where cuDNN cannot load it.
+    let nothing = || "no engine offers itself; is the toolkit's libnvrtc where the loader looks?".into();
+    CudnnError::Unsupported { reason: if reasons.is_empty() { nothing() } else { reasons.join("; ") } }
 }
 
 fn configurations(
@@ -246,5 +258,26 @@ impl Launch {
             let status = (library.functions.execute)(handle, self.plan.plan.raw(), self.pack.raw());
             library.checked("cudnnBackendExecute", status)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_broke_is_told_before_what_is_not_supported() {
+        let call = |status| CudnnError::Call {
+            call: "cudnnBackendFinalize",
+            status,
+            name: format!("S{status}"),
+            detail: "why".into(),
+        };
+        let found = reason(vec![call(3000), call(3000), call(3001)]).to_string();
+        let each = |status| format!("cudnnBackendFinalize: S{status} ({status}): why");
+        assert_eq!(found, format!("cuDNN runs no such attention: {}; {}", each(3000), each(3001)));
+        assert_eq!(reason(vec![call(3000), call(5001), call(4001)]), call(5001));
+        let nothing = reason(Vec::new());
+        assert!(nothing.is_unsupported() && nothing.to_string().contains("libnvrtc"), "{nothing}");
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn forward(library: &Rc<Library>, shape: Shape) -> Result<Graph, Cudn
     Ok(graph)
 }
 
-/// `dqkv`, with P made again from `lse`. The numbering of steps is that of the gradients' derivation.
+/// `dqkv`, with P made again from `lse`.
 pub(super) fn backward(library: &Rc<Library>, shape: Shape) -> Result<Graph, CudnnError> {
     let (sizes, mut graph) = (Sizes::of(shape), Graph::new(library));
     let g = &mut graph;
