@@ -55,8 +55,8 @@ pub fn architecture((major, minor): (i32, i32)) -> String {
 /// # Errors
 /// If no compiler is found, or the source does not compile.
 pub(crate) fn cubin(source: &Source, architecture: &str) -> Result<Compiled, GpuError> {
-    let entry = cache_folder().map(|folder| Ok(folder.join(entry_name(source, architecture, version()?))));
-    let entry = entry.transpose()?;
+    let compiler = version()?;
+    let entry = cache_folder().map(|folder| folder.join(entry_name(source, architecture, compiler)));
     if let Some(cubin) = entry.as_deref().and_then(read_entry) {
         return Ok(Compiled { cubin, log: String::new(), cached: true });
     }

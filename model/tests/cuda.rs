@@ -29,7 +29,10 @@ const fn floor_db(precision: Precision) -> f64 {
 #[ignore = "needs a GPU"]
 fn the_first_step_is_the_cpus() {
     for precision in Precision::ALL {
-        for attention in [Attention::Naive, Attention::Flash] {
+        for attention in [Attention::Naive, Attention::Flash, Attention::Cudnn] {
+            if attention == Attention::Cudnn && precision == Precision::Fp32 {
+                continue;
+            }
             for (compile, recompute, head) in [
                 (Compile::None, false, Head::Bf16),
                 (Compile::Full, true, Head::Fp8),
@@ -63,6 +66,10 @@ fn the_first_step_is_the_cpus() {
                 );
                 assert!(db >= floor_db(precision), "{what}: {db} dB of {name}");
                 assert_eq!(gpu.loss.to_bits(), again.loss.to_bits(), "{what}: two runs differ");
+                // cuDNN adds the gradients of queries in the order in which its blocks happen to come.
+                if attention == Attention::Cudnn {
+                    continue;
+                }
                 for ((name, one), (_, two)) in gpu.gradients.iter().zip(&again.gradients) {
                     assert!(
                         one.iter().zip(two).all(|(a, b)| a.to_bits() == b.to_bits()),
@@ -139,6 +146,9 @@ fn speed() {
         "454m", "ms", "tokens/s", "MHz", "GiB", "setup s", "first s", "loss"
     );
     for (batch_size, precision, attention, compile) in [
+        (16, Precision::Bf16, Attention::Cudnn, Compile::None),
+        (16, Precision::Fp8Tensorwise, Attention::Cudnn, Compile::None),
+        (16, Precision::Fp8Delayed, Attention::Cudnn, Compile::None),
         (16, Precision::Bf16, Attention::Flash, Compile::None),
         (16, Precision::Fp8Tensorwise, Attention::Flash, Compile::None),
         (16, Precision::Fp8Tensorwise, Attention::Flash, Compile::Full),
@@ -166,6 +176,7 @@ fn speed() {
         session.drain().unwrap();
         let mut steps = session.advance(12).unwrap();
         steps.extend(session.drain().unwrap());
+        let loss = steps.last().unwrap().loss;
         steps.sort_by_key(|step| step.gpu_ns);
         let step = steps[steps.len() / 2];
         println!(
@@ -174,7 +185,7 @@ fn speed() {
             config.tokens() as f64 * 1e9 / step.gpu_ns as f64,
             step.cycles as f64 * 1e3 / step.gpu_ns as f64,
             session.peak_memory_bytes() as f64 / f64::from(1 << 30),
-            step.loss
+            loss
         );
         drop(session);
         if batch_size == 16

@@ -1,5 +1,6 @@
 //! How attention is launched: the naive form's products through cuBLASLt and its softmax, and the tiled form.
 
+use super::cudnn::{self, Direction};
 use super::{
     FlashBackward, FlashForward, Kernel as Runner, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
 };
@@ -140,20 +141,38 @@ impl Launch for SoftmaxBackward {
 }
 
 /// Refuses what the tiled kernels do not run.
-fn check(shape: Shape, kernel: Runner, operands: &Operands<'_>) -> Result<&'static str, GpuError> {
-    if kernel == Runner::Cudnn {
-        return operands.unsupported("cuDNN attention is not wired up yet; use `attention = \"flash\"`");
-    }
+fn check(shape: Shape, operands: &Operands<'_>) -> Result<&'static str, GpuError> {
     if shape.head_dim > 256 {
         return operands.unsupported(format!("head width {}: at most 256 is expected", shape.head_dim));
     }
     operands.float(shape.dtype)
 }
 
+/// cuDNN's kernel, with scratch memory that all ops of one shape share.
+fn by_cudnn(gpu: &Gpu, shape: Shape, direction: Direction, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+    let (attention, scratch) = gpu.cudnn_attention(shape, direction)?;
+    let launch = attention.bind(|name| operands.pointer(name), scratch.pointer())?;
+    Ok(vec![Call::Cudnn { launch: Box::new(launch), _scratch: scratch }])
+}
+
+impl From<cudnn::CudnnError> for GpuError {
+    fn from(error: cudnn::CudnnError) -> Self {
+        let text = error.to_string();
+        if error.is_unsupported() {
+            Self::Unsupported { op: "attention `cudnn`".to_owned(), what: text }
+        } else {
+            Self::Driver { call: "cuDNN attention".to_owned(), status: text }
+        }
+    }
+}
+
 impl Launch for FlashForward {
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+        if self.kernel == Runner::Cudnn {
+            return by_cudnn(gpu, self.shape, Direction::Forward, operands);
+        }
         let s = self.shape;
-        let dtype = check(s, self.kernel, operands)?;
+        let dtype = check(s, operands)?;
         let kernel = if s.on_tensor_cores() {
             Kernel::new(gpu, &FLASH_BF16, &format!("flash_bf16_forward_{}", s.head_dim))?
                 .grid(s.seq.div_ceil(TILE_BF16), s.batch * s.heads)
@@ -177,12 +196,18 @@ impl Launch for FlashForward {
 impl Launch for FlashBackward {
     /// delta: (B, H, S) fp32.
     fn scratch(&self) -> usize {
+        if self.kernel == Runner::Cudnn {
+            return 0;
+        }
         4 * self.shape.batch * self.shape.heads * self.shape.seq
     }
 
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+        if self.kernel == Runner::Cudnn {
+            return by_cudnn(gpu, self.shape, Direction::Backward, operands);
+        }
         let s = self.shape;
-        let dtype = check(s, self.kernel, operands)?;
+        let dtype = check(s, operands)?;
         let delta = Kernel::new(gpu, &FLASH, &format!("flash_delta_{dtype}"))?
             .grid((s.batch * s.heads * s.seq).div_ceil(8), 1)
             .pointer(operands.pointer("context"))

@@ -80,12 +80,21 @@ static __device__ __forceinline__ void backward(
     if (i >= dim) return;
     const int id = ids[token], first = offsets[id], count = counts[id];
     float sum[V] = {};
-#pragma unroll 4
-    for (int n = 0; n < count; ++n) {
-        float values[V];
-        load<T, V>(dx + (long long)order[first + n] * dim + i, values);
+    // Eight rows under way at once; they are added in their order.
+    for (int n = 0; n < count; n += 8) {
+        Pack<T, V> rows[8];
 #pragma unroll
-        for (int j = 0; j < V; ++j) sum[j] += values[j];
+        for (int r = 0; r < 8; ++r) {
+            if (n + r < count)
+                rows[r] = *reinterpret_cast<const Pack<T, V>*>(dx + (long long)order[first + n + r] * dim + i);
+        }
+#pragma unroll
+        for (int r = 0; r < 8; ++r) {
+            if (n + r < count) {
+#pragma unroll
+                for (int j = 0; j < V; ++j) sum[j] += to_float(rows[r].values[j]);
+            }
+        }
     }
     float old[V];
     load<T, V>(dtable + (long long)id * dim + i, old);

@@ -103,6 +103,13 @@ impl Library {
     }
 }
 
+/// Where a library may lie, in order of preference, its bare name last: where the loader looks.
+#[must_use]
+pub(crate) fn candidates(file_name: &str) -> Vec<PathBuf> {
+    let found = folders(Library::CublasLt).into_iter().filter_map(|folder| newest(&folder, file_name));
+    found.chain([PathBuf::from(file_name)]).collect()
+}
+
 /// The CUDA libraries that this process maps, as the kernel shows them.
 #[must_use]
 pub fn mapped() -> Vec<Mapped> {

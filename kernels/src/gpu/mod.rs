@@ -25,6 +25,8 @@ pub use memory::Slice;
 pub use prepared::Prepared;
 pub(crate) use prepared::{Call, Kernel};
 
+use crate::attention::Shape;
+use crate::attention::cudnn::{self, Direction};
 use crate::gemm::cublaslt;
 use crate::nvrtc;
 use source::Source;
@@ -116,6 +118,15 @@ impl Drop for Context {
     }
 }
 
+/// cuDNN's attention of one shape and direction, with the scratch memory that all its launches share.
+#[derive(Debug)]
+struct CudnnAttention {
+    shape: Shape,
+    direction: Direction,
+    attention: Rc<cudnn::Attention>,
+    scratch: Slice,
+}
+
 /// One device, opened. It stays on the thread that opened it.
 #[derive(Debug)]
 pub struct Gpu {
@@ -125,6 +136,8 @@ pub struct Gpu {
     modules: RefCell<HashMap<&'static str, sys::CUmodule>>,
     compiled: RefCell<(usize, usize)>,
     blas: OnceCell<Rc<cublaslt::Handle>>,
+    cudnn: OnceCell<Rc<cudnn::Handle>>,
+    attention: RefCell<Vec<CudnnAttention>>,
     context: Rc<Context>,
 }
 
@@ -155,6 +168,8 @@ impl Gpu {
             modules: RefCell::default(),
             compiled: RefCell::default(),
             blas: OnceCell::new(),
+            cudnn: OnceCell::new(),
+            attention: RefCell::default(),
             context,
         })
     }
@@ -243,6 +258,29 @@ impl Gpu {
         Ok(Rc::clone(self.blas.get_or_init(|| handle)))
     }
 
+    /// cuDNN's attention of one shape with its scratch memory, compiled when first asked for.
+    pub(crate) fn cudnn_attention(
+        &self,
+        shape: Shape,
+        direction: Direction,
+    ) -> Result<(Rc<cudnn::Attention>, Slice), GpuError> {
+        let mut known = self.attention.borrow_mut();
+        if let Some(found) = known.iter().find(|known| known.shape == shape && known.direction == direction) {
+            return Ok((Rc::clone(&found.attention), found.scratch.clone()));
+        }
+        let handle = if let Some(handle) = self.cudnn.get() {
+            Rc::clone(handle)
+        } else {
+            let library = Rc::new(cudnn::Library::load(&library::candidates(cudnn::FILE_NAME))?);
+            let handle = cudnn::Handle::open(&library)?;
+            Rc::clone(self.cudnn.get_or_init(|| handle))
+        };
+        let attention = Rc::new(cudnn::Attention::prepare(&handle, shape, direction)?);
+        let scratch = self.allocate(attention.scratch_bytes())?;
+        known.push(CudnnAttention { shape, direction, attention: Rc::clone(&attention), scratch: scratch.clone() });
+        Ok((attention, scratch))
+    }
+
     pub(crate) fn context(&self) -> &Rc<Context> {
         &self.context
     }
@@ -259,5 +297,24 @@ impl Drop for Gpu {
             }
             let _ = result::stream::destroy(self.stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_a_gpu_gets_an_error_that_says_what_to_do() {
+        match Gpu::open(0) {
+            Ok(gpu) => assert_eq!(gpu.facts().ordinal, 0),
+            Err(GpuError::NoDriver) => assert_eq!(
+                GpuError::NoDriver.to_string(),
+                "no NVIDIA driver: libcuda.so.1 is not on the loader's path; install the driver, or run with `--backend cpu`"
+            ),
+            // A driver without a device, as in containers that were given none.
+            Err(error) => assert!(matches!(error, GpuError::NoDevice { .. } | GpuError::Driver { .. }), "{error}"),
+        }
+        assert!(Gpu::open(usize::MAX).is_err());
     }
 }

@@ -8,6 +8,7 @@ use cudarc::driver::{result, sys};
 
 use super::source::Source;
 use super::{Gpu, GpuError, Slice};
+use crate::attention::cudnn;
 use crate::gemm::cublaslt::Matmul;
 
 /// Most arguments of a kernel.
@@ -158,6 +159,12 @@ pub(crate) enum Call {
     Zero { pointer: u64, pitch: usize, width: usize, rows: usize },
     /// A matrix product.
     Matmul(Box<Matmul>),
+    /// cuDNN's attention.
+    Cudnn {
+        launch: Box<cudnn::Launch>,
+        /// Kept alive: the launch is bound to it.
+        _scratch: Slice,
+    },
 }
 
 impl Call {
@@ -170,6 +177,9 @@ impl Call {
         match self {
             Self::Kernel(kernel) => kernel.enqueue(stream),
             Self::Matmul(matmul) => matmul.enqueue(stream),
+            // SAFETY: operands and scratch were checked against their sizes and are kept alive by the prepared op, and the
+            // stream is of the one context that a `Gpu` has.
+            Self::Cudnn { launch, .. } => unsafe { launch.enqueue(stream) }.map_err(GpuError::from),
             &Self::Zero { pointer, pitch, width, rows } => {
                 // SAFETY: the range lies in operands that the op checked against its signature.
                 let status = unsafe {

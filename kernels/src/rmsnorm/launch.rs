@@ -1,42 +1,71 @@
 //! How RMSNorm is launched.
 
 use super::{Backward, EPSILON, Forward};
+use crate::dtype::Dtype;
 use crate::gpu::launch::{Launch, Operands};
 use crate::gpu::source::Source;
 use crate::gpu::{Call, Gpu, GpuError, Kernel};
 
 pub(crate) static SOURCE: Source = Source { name: "rmsnorm.cu", text: include_str!("rmsnorm.cu") };
 
-/// Rows of one block of the forward kernel: one a warp.
-const ROWS: usize = 8;
+/// Packs of a row that one thread holds: `HELD` of the kernel.
+const HELD: usize = 4;
+
+/// How threads share rows.
+struct Layout {
+    /// Elements of a pack.
+    pack: usize,
+    /// Warps that share a row.
+    warps: usize,
+    /// Rows that a block works on at once.
+    rows: usize,
+}
+
+impl Layout {
+    fn of(dtype: Dtype, dim: usize) -> Self {
+        let pack = Operands::pack(dtype, dim);
+        let warps = dim.div_ceil(32 * pack * HELD);
+        // Narrow rows: four warps make a block, each with a row of its own.
+        let rows = if warps == 1 { 4 } else { 1 };
+        Self { pack, warps, rows }
+    }
+
+    const fn threads(&self) -> usize {
+        32 * self.warps * self.rows
+    }
+
+    fn check(&self, dim: usize, operands: &Operands<'_>) -> Result<(), GpuError> {
+        if self.warps <= 32 {
+            return Ok(());
+        }
+        operands.unsupported(format!("width {dim}: at most {} is expected", 32 * 32 * self.pack * HELD))
+    }
+}
 
 impl Launch for Forward {
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
-        let (dtype, pack) = (operands.float(self.dtype)?, Operands::pack(self.dtype, self.dim));
-        let kernel = Kernel::new(gpu, &SOURCE, &format!("rmsnorm_forward_{dtype}_v{pack}"))?
-            .grid(self.rows.div_ceil(ROWS), 1)
-            .block(32 * ROWS)
+        let (dtype, layout) = (operands.float(self.dtype)?, Layout::of(self.dtype, self.dim));
+        layout.check(self.dim, operands)?;
+        let kernel = Kernel::new(gpu, &SOURCE, &format!("rmsnorm_forward_{dtype}_v{}", layout.pack))?
+            .grid(self.rows.div_ceil(layout.rows), 1)
+            .block(layout.threads())
             .pointer(operands.pointer("x"))
             .pointer(operands.pointer("w"))
             .pointer(operands.pointer("y"))
             .pointer(operands.pointer("rstd"))
             .int(self.rows)
             .int(self.dim)
-            .float(EPSILON);
+            .float(EPSILON)
+            .int(layout.warps);
         Ok(vec![kernel.ready()?])
     }
 }
 
 impl Backward {
-    /// Warps of a block: as many as leave room for two blocks' sums on one multiprocessor.
-    fn warps(&self) -> usize {
-        [8, 4, 2].into_iter().find(|warps| warps * self.dim * 4 <= 96 << 10).unwrap_or(1)
-    }
-
-    /// Rows of one block. Fixed by the shape, so that sums do not depend on the chip; about two blocks for each of 132
+    /// Rows of one block. Fixed by the shape, so that sums do not depend on the chip; about five blocks for each of 132
     /// multiprocessors where there are rows enough.
     fn rows_per_block(&self) -> usize {
-        self.rows.div_ceil(264).max(self.warps())
+        self.rows.div_ceil(660).next_multiple_of(Layout::of(self.dtype, self.dim).rows)
     }
 
     fn blocks(&self) -> usize {
@@ -51,11 +80,13 @@ impl Launch for Backward {
     }
 
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
-        let (dtype, pack) = (operands.float(self.dtype)?, Operands::pack(self.dtype, self.dim));
-        let rows = Kernel::new(gpu, &SOURCE, &format!("rmsnorm_backward_{dtype}_v{pack}"))?
+        let (dtype, layout) = (operands.float(self.dtype)?, Layout::of(self.dtype, self.dim));
+        layout.check(self.dim, operands)?;
+        let sums = if layout.rows > 1 { layout.rows * self.dim * 4 } else { 0 };
+        let rows = Kernel::new(gpu, &SOURCE, &format!("rmsnorm_backward_{dtype}_v{}", layout.pack))?
             .grid(self.blocks(), 1)
-            .block(32 * self.warps())
-            .shared(self.warps() * self.dim * 4)
+            .block(layout.threads())
+            .shared(sums)
             .pointer(operands.pointer("x"))
             .pointer(operands.pointer("w"))
             .pointer(operands.pointer("rstd"))
@@ -64,7 +95,8 @@ impl Launch for Backward {
             .pointer(operands.scratch())
             .int(self.rows)
             .int(self.dim)
-            .int(self.rows_per_block());
+            .int(self.rows_per_block())
+            .int(layout.warps);
         let weights = Kernel::new(gpu, &SOURCE, &format!("rmsnorm_weight_{dtype}"))?
             .grid(self.dim.div_ceil(32), 1)
             .pointer(operands.scratch())

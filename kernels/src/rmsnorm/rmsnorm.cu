@@ -1,85 +1,138 @@
-// RMSNorm forward, one warp a row, and backward: input gradients one warp a row, weight gradients through partial sums
-// per block that a second kernel adds in a fixed order.
+// RMSNorm forward and backward. A row belongs to one warp, or to all warps of a block where it is wider: each thread holds
+// 4 packs of it in registers, so that a row is read once. Weight gradients are summed in registers too, then through partial
+// sums per block that a second kernel adds in a fixed order.
 #include "element.cuh"
 #include "reduce.cuh"
+
+// Packs of a row that one thread holds.
+static constexpr int HELD = 4;
+
+// The part of a row that a thread holds: pack k starts at column(k).
+template <int V>
+struct Columns {
+    int lane, member, warps;  // warps: how many share a row
+    __device__ __forceinline__ int operator()(int k) const { return ((k * warps + member) * 32 + lane) * V; }
+};
+
+// Sums over the warps of a row. One barrier a call: the two halves of `scratch` are used in turn.
+static __device__ __forceinline__ float row_sum(float x, int warps, int member, float (*scratch)[32], int& turn) {
+    x = warp_reduce<Sum>(x);
+    if (warps == 1) return x;
+    turn ^= 1;
+    if ((threadIdx.x & 31) == 0) scratch[turn][member] = x;
+    __syncthreads();
+    x = 0.0f;
+    for (int other = 0; other < warps; ++other) x += scratch[turn][other];
+    return x;
+}
 
 // x, y (rows, dim), w (dim), rstd (rows)
 template <typename T, int V>
 static __device__ __forceinline__ void forward(
-    const T* x, const T* w, T* y, float* rstd, int rows, int dim, float epsilon) {
-    const int lane = threadIdx.x & 31;
-    const int row = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5);
-    if (row >= rows) return;
+    const T* x, const T* w, T* y, float* rstd, int rows, int dim, float epsilon, int warps) {
+    __shared__ float scratch[2][32];
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, turns = (blockDim.x >> 5) / warps;
+    const Columns<V> column = {lane, warp % warps, warps};
+    const int row = blockIdx.x * turns + warp / warps;
+    if (row >= rows) return;  // whole rows leave: nobody waits at a barrier
     x += (long long)row * dim;
     y += (long long)row * dim;
-    float squares = 0.0f;
-    for (int i = lane * V; i < dim; i += 32 * V) {
-        float values[V];
-        load<T, V>(x + i, values);
+    Pack<T, V> values[HELD], weights[HELD];
 #pragma unroll
-        for (int j = 0; j < V; ++j) squares += values[j] * values[j];
+    for (int k = 0; k < HELD; ++k) {
+        if (column(k) < dim) {
+            values[k] = *reinterpret_cast<const Pack<T, V>*>(x + column(k));
+            weights[k] = *reinterpret_cast<const Pack<T, V>*>(w + column(k));
+        }
     }
-    squares = warp_reduce<Sum>(squares);
-    const float r = 1.0f / sqrtf(squares / (float)dim + epsilon);
-    if (lane == 0) rstd[row] = r;
-    for (int i = lane * V; i < dim; i += 32 * V) {
-        float values[V], weights[V];
-        load<T, V>(x + i, values);
-        load<T, V>(w + i, weights);
+    float squares = 0.0f;
 #pragma unroll
-        for (int j = 0; j < V; ++j) values[j] = values[j] * r * weights[j];
-        store<T, V>(y + i, values);
+    for (int k = 0; k < HELD; ++k) {
+        if (column(k) < dim) {
+#pragma unroll
+            for (int j = 0; j < V; ++j) squares += to_float(values[k].values[j]) * to_float(values[k].values[j]);
+        }
+    }
+    int turn = 0;
+    squares = row_sum(squares, warps, column.member, scratch, turn);
+    const float r = 1.0f / sqrtf(squares / (float)dim + epsilon);
+    if (lane == 0 && column.member == 0) rstd[row] = r;
+#pragma unroll
+    for (int k = 0; k < HELD; ++k) {
+        if (column(k) < dim) {
+            float out[V];
+#pragma unroll
+            for (int j = 0; j < V; ++j) out[j] = to_float(values[k].values[j]) * r * to_float(weights[k].values[j]);
+            store<T, V>(y + column(k), out);
+        }
     }
 }
 
-// Each block takes `rows_per_block` consecutive rows and writes one row of `partial`, (blocks, dim). Each warp sums into
-// its own row of shared memory, whose columns belong to one lane each: nothing is shared until the end.
+// Each block takes `rows_per_block` consecutive rows and writes one row of `partial`, (blocks, dim).
 template <typename T, int V>
 static __device__ __forceinline__ void backward(
-    const T* x, const T* w, const float* rstd, const T* dy, T* dx, float* partial, int rows, int dim, int rows_per_block) {
-    extern __shared__ float sums[];  // (warps, dim)
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-    float* own = sums + warp * dim;
-    for (int i = lane * V; i < dim; i += 32 * V) {
+    const T* x, const T* w, const float* rstd, const T* dy, T* dx, float* partial, int rows, int dim, int rows_per_block,
+    int warps) {
+    extern __shared__ float sums[];  // (rows at once, dim), where there are several
+    __shared__ float scratch[2][32];
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, turns = (blockDim.x >> 5) / warps, mine = warp / warps;
+    const Columns<V> column = {lane, warp % warps, warps};
+    Pack<T, V> weights[HELD];
+    float sum[HELD][V] = {};
 #pragma unroll
-        for (int j = 0; j < V; ++j) own[i + j] = 0.0f;
+    for (int k = 0; k < HELD; ++k) {
+        if (column(k) < dim) weights[k] = *reinterpret_cast<const Pack<T, V>*>(w + column(k));
     }
-    const int first = blockIdx.x * rows_per_block;
-    const int last = min(first + rows_per_block, rows);
-    for (int row = first + warp; row < last; row += warps) {
-        const T* xr = x + (long long)row * dim;
-        const T* dyr = dy + (long long)row * dim;
-        T* dxr = dx + (long long)row * dim;
-        const float r = rstd[row];
-        float dot = 0.0f;
-        for (int i = lane * V; i < dim; i += 32 * V) {
-            float values[V], weights[V], gradients[V];
-            load<T, V>(xr + i, values);
-            load<T, V>(w + i, weights);
-            load<T, V>(dyr + i, gradients);
+    const int first = blockIdx.x * rows_per_block, last = min(first + rows_per_block, rows);
+    int turn = 0;
+    for (int row = first + mine; row < last; row += turns) {
+        const long long offset = (long long)row * dim;
+        Pack<T, V> values[HELD], gradients[HELD];
 #pragma unroll
-            for (int j = 0; j < V; ++j) {
-                const float normed = values[j] * r;
-                dot += gradients[j] * weights[j] * normed;
-                own[i + j] += gradients[j] * normed;
+        for (int k = 0; k < HELD; ++k) {
+            if (column(k) < dim) {
+                values[k] = *reinterpret_cast<const Pack<T, V>*>(x + offset + column(k));
+                gradients[k] = *reinterpret_cast<const Pack<T, V>*>(dy + offset + column(k));
             }
         }
-        const float mean = warp_reduce<Sum>(dot) / (float)dim;
-        for (int i = lane * V; i < dim; i += 32 * V) {
-            float values[V], weights[V], gradients[V];
-            load<T, V>(xr + i, values);
-            load<T, V>(w + i, weights);
-            load<T, V>(dyr + i, gradients);
+        const float r = rstd[row];
+        float dot = 0.0f;
 #pragma unroll
-            for (int j = 0; j < V; ++j) values[j] = r * (gradients[j] * weights[j] - values[j] * r * mean);
-            store<T, V>(dxr + i, values);
+        for (int k = 0; k < HELD; ++k) {
+            if (column(k) < dim) {
+#pragma unroll
+                for (int j = 0; j < V; ++j) {
+                    const float normed = to_float(values[k].values[j]) * r, gradient = to_float(gradients[k].values[j]);
+                    dot += gradient * to_float(weights[k].values[j]) * normed;
+                    sum[k][j] += gradient * normed;
+                }
+            }
+        }
+        const float mean = row_sum(dot, warps, column.member, scratch, turn) / (float)dim;
+#pragma unroll
+        for (int k = 0; k < HELD; ++k) {
+            if (column(k) < dim) {
+                float out[V];
+#pragma unroll
+                for (int j = 0; j < V; ++j) {
+                    const float normed = to_float(values[k].values[j]) * r;
+                    out[j] = r * (to_float(gradients[k].values[j]) * to_float(weights[k].values[j]) - normed * mean);
+                }
+                store<T, V>(dx + offset + column(k), out);
+            }
         }
     }
+    float* out = turns == 1 ? partial + (long long)blockIdx.x * dim : sums + mine * dim;
+#pragma unroll
+    for (int k = 0; k < HELD; ++k) {
+        if (column(k) < dim) store<float, V>(out + column(k), sum[k]);
+    }
+    if (turns == 1) return;
     __syncthreads();
     for (int i = threadIdx.x; i < dim; i += blockDim.x) {
-        float sum = 0.0f;
-        for (int other = 0; other < warps; ++other) sum += sums[other * dim + i];
-        partial[(long long)blockIdx.x * dim + i] = sum;
+        float total = 0.0f;
+        for (int other = 0; other < turns; ++other) total += sums[other * dim + i];
+        partial[(long long)blockIdx.x * dim + i] = total;
     }
 }
 
@@ -102,13 +155,13 @@ static __device__ __forceinline__ void weight_gradient(const float* partial, T* 
 
 #define RMSNORM(T, NAME, V) \
     extern "C" __global__ void rmsnorm_forward_##NAME##_v##V( \
-        const T* x, const T* w, T* y, float* rstd, int rows, int dim, float epsilon) { \
-        forward<T, V>(x, w, y, rstd, rows, dim, epsilon); \
+        const T* x, const T* w, T* y, float* rstd, int rows, int dim, float epsilon, int warps) { \
+        forward<T, V>(x, w, y, rstd, rows, dim, epsilon, warps); \
     } \
     extern "C" __global__ void rmsnorm_backward_##NAME##_v##V( \
         const T* x, const T* w, const float* rstd, const T* dy, T* dx, float* partial, int rows, int dim, \
-        int rows_per_block) { \
-        backward<T, V>(x, w, rstd, dy, dx, partial, rows, dim, rows_per_block); \
+        int rows_per_block, int warps) { \
+        backward<T, V>(x, w, rstd, dy, dx, partial, rows, dim, rows_per_block, warps); \
     }
 
 RMSNORM(bf16, bf16, 8)

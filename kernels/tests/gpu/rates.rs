@@ -28,8 +28,11 @@ fn ops() -> Vec<(&'static str, Op)> {
     };
     let shape = Shape { batch: 16, seq: 2048, heads: 16, head_dim: 64, dtype };
     let plain = |transposed| Operand::plain(dtype, transposed);
-    let product =
-        |m, n, k, a, b| Op::Gemm(Gemm { m, n, k, a, b, d: dtype, accumulate: false, fast_accumulation: true });
+    let product = |m, n, k, a: Operand, b| {
+        // Sums of block-scaled products are promoted; the library offers no faster way.
+        let fast_accumulation = matches!(a.scaling, Some(Granularity::Tensor | Granularity::Row));
+        Op::Gemm(Gemm { m, n, k, a, b, d: dtype, accumulate: false, fast_accumulation })
+    };
     let scaled = |granularity| Operand::scaled(Dtype::E4m3, granularity);
     let state = |state| adamw::AdamW {
         shape: vec![2 * FFN, 8 * DIM],
@@ -96,14 +99,14 @@ fn ops() -> Vec<(&'static str, Op)> {
         ("gemm bf16 gate-up dW", product(2 * FFN, DIM, ROWS, plain(true), plain(true))),
         ("gemm bf16 head", product(ROWS, 50304, DIM, plain(false), plain(false))),
         (
+            "gemm fp8 block gate-up",
+            product(ROWS, 2 * FFN, DIM, scaled(Granularity::Block1x128), scaled(Granularity::Block128x128)),
+        ),
+        (
             "gemm fp8 tensor gate-up",
             product(ROWS, 2 * FFN, DIM, scaled(Granularity::Tensor), scaled(Granularity::Tensor)),
         ),
         ("gemm fp8 row gate-up", product(ROWS, 2 * FFN, DIM, scaled(Granularity::Row), scaled(Granularity::Row))),
-        (
-            "gemm fp8 block gate-up",
-            product(ROWS, 2 * FFN, DIM, scaled(Granularity::Block1x128), scaled(Granularity::Block128x128)),
-        ),
     ]
 }
 
