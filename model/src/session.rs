@@ -59,6 +59,8 @@ pub struct StepTime {
 pub struct Description {
     /// The device in words.
     pub device: String,
+    /// The GPU's UUID, by which NVML knows it.
+    pub device_uuid: Option<String>,
     /// Parameters, vocabulary unpadded.
     pub parameters_count: u64,
     /// Linear layers in FP8.
@@ -172,7 +174,11 @@ impl Session {
             Runner::Cuda { cuda, .. } => cuda.facts().name.clone(),
             Runner::Null { .. } => "null".to_owned(),
         };
-        let description = describe(config, device, &found);
+        let device_uuid = match &runner {
+            Runner::Cuda { cuda, .. } => Some(cuda.facts().uuid.clone()),
+            _ => None,
+        };
+        let description = Description { device_uuid, ..describe(config, device, &found) };
         let plan = plan.cloned().unwrap_or(found);
         Ok(Self { runner, plan, description, opened, steps: 0 })
     }
@@ -316,6 +322,10 @@ pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<Prepa
             _ => Ok(Prepared { plan, verification: verify::scripted(true) }),
         };
     }
+    if backend == Backend::Cuda {
+        // Asked first: the emulation that numbers are held against takes seconds.
+        stepwatch_kernels::gpu::devices()?;
+    }
     let compiled = compile(config, backend)?;
     let mut plan = Plan::of(&compiled, 0.0);
     plan.compile_seconds = start.elapsed().as_secs_f64();
@@ -440,6 +450,7 @@ fn describe(config: &StepConfig, device: String, plan: &Plan) -> Description {
     };
     Description {
         device,
+        device_uuid: None,
         parameters_count: count(&config.dims).total,
         fp8_linears: fp8_linears(config).count() as u64,
         attention: attention.to_owned(),

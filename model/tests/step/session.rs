@@ -51,9 +51,8 @@ fn what_cannot_run_here_says_why() {
     let missing = StepConfig { data: Data::File("/nonexistent".into()), ..tiny(Precision::Bf16) };
     let odd = StepConfig { batch_size: 1, seq_len: 17, ..tiny(Precision::Fp8Rowwise) };
     let huge = StepConfig { batch_size: 1 << 14, seq_len: 1 << 12, ..tiny(Precision::Bf16) };
-    let cases: [(&StepConfig, Backend, &str); 5] = [
+    let cases: [(&StepConfig, Backend, &str); 4] = [
         (&cudnn, Backend::Cpu, "attention `cudnn` needs a GPU: use `flash` on the CPU"),
-        (&tiny(Precision::Bf16), Backend::Cuda, "this build has no CUDA executor yet: use --backend cpu"),
         (&missing, Backend::Cpu, "data file /nonexistent: "),
         (&odd, Backend::Cpu, "fp8-rowwise cannot run `qkv forward` (m=17, n=192, k=64): "),
         (&huge, Backend::Cpu, "out of memory: the step needs "),
@@ -64,6 +63,19 @@ fn what_cannot_run_here_says_why() {
         let error = prepare(config, backend, 1).unwrap_err().to_string();
         assert!(error.starts_with(start), "{error}");
     }
+}
+
+#[test]
+fn without_a_gpu_a_cuda_session_says_what_is_missing() {
+    let Err(why) = stepwatch_kernels::gpu::devices() else {
+        println!("NOT RUN: this machine has a GPU; its sessions are tested by `ci/gpu`");
+        return;
+    };
+    let expected = SessionError::Unsupported(why.to_string());
+    let config = tiny(Precision::Bf16);
+    assert_eq!(Session::open(&config, Backend::Cuda, None, 1).unwrap_err(), expected);
+    assert_eq!(prepare(&config, Backend::Cuda, 1).unwrap_err(), expected);
+    assert_eq!(profile(&config, Backend::Cuda, None, 1).unwrap_err(), expected);
 }
 
 #[test]
