@@ -36,7 +36,12 @@ const LICENCES: [&str; 12] = [
 ];
 
 /// Crates that stand twice in the tree and why we cannot help it.
-const DOUBLED: [(&str, &str); 1] = [("syn", "macro crates are moving from version 2 to 3; it is not in the binary")];
+const DOUBLED: [(&str, &str); 4] = [
+    ("syn", "macro crates are moving from version 2 to 3; it is not in the binary"),
+    ("thiserror", "the NVML binding is still on version 1"),
+    ("thiserror-impl", "the NVML binding is still on version 1"),
+    ("libloading", "the NVML binding is still on version 0.8"),
+];
 
 fn metadata() -> Value {
     let output = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))

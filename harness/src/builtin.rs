@@ -122,6 +122,7 @@ impl Running {
         let description = self.session.describe();
         Ready {
             device: Some(description.device),
+            device_uuid: description.device_uuid,
             parameters_count: Some(description.parameters_count),
             fp8_linears: Some(description.fp8_linears),
             attention: Some(description.attention),

@@ -1,7 +1,9 @@
-//! Which devices could run the built-in step here: found by looking at files, since loading a GPU's driver into the parent
-//! would take memory and time on it for the whole sweep.
+//! Which devices could run the built-in step here: found by looking at files and by asking NVML, since a CUDA context in the
+//! parent would take memory and time on the GPU for the whole sweep.
 
 use std::path::{Path, PathBuf};
+
+use crate::clocks;
 
 /// Something that a CUDA run needs or gains from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +106,11 @@ pub fn cuda() -> Result<(), String> {
     if !missing.is_empty() {
         return Err(format!("{} not found", missing.join(", ")));
     }
-    if !Path::new("/dev/nvidiactl").exists() {
-        return Err("no GPU is visible (/dev/nvidiactl is not there)".to_owned());
+    match clocks::gpus() {
+        Ok((gpus, _)) if gpus.is_empty() => Err("NVML sees no GPU".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
-    Err("this version of stepwatch runs the built-in step on the CPU only".to_owned())
 }
 
 /// Where the loader and our own search look, in that order.

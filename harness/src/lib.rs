@@ -6,6 +6,7 @@
 pub mod baseline;
 pub mod builtin;
 pub mod cli;
+pub mod clocks;
 pub mod commands;
 pub mod device;
 pub mod exit;

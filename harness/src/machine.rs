@@ -14,7 +14,7 @@ use sysinfo::System;
 /// How long `git` may take before the run goes on without a commit.
 const GIT_LIMIT: Duration = Duration::from_secs(3);
 
-/// This machine; with its name in the clear if `identify`.
+/// This machine with the GPUs that NVML sees; with its name in the clear if `identify`.
 #[must_use]
 pub fn describe(identify: bool) -> Machine {
     let mut cpu = String::new();
@@ -28,6 +28,7 @@ pub fn describe(identify: bool) -> Machine {
     let name = System::host_name().unwrap_or_default();
     let os = System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned());
     let kernel = System::kernel_version().unwrap_or_default();
+    let (gpus, driver) = crate::clocks::gpus().unwrap_or_default();
     Machine {
         host: if identify { name } else { hex(&Sha256::digest(name.as_bytes()), 4) },
         os: format!("{os}, kernel {kernel}"),
@@ -35,7 +36,9 @@ pub fn describe(identify: bool) -> Machine {
         cpu_cores: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         memory_bytes,
-        ..Machine::default()
+        gpus,
+        driver,
+        libraries: Vec::new(),
     }
 }
 

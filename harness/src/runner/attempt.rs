@@ -18,6 +18,7 @@ use super::launch;
 use super::output::Tail;
 use super::process::{Ended, Event, Process, Quiet, Stream};
 use super::scanner::Scanner;
+use crate::clocks::{Timeline, Watch};
 use crate::exit::Exit;
 use crate::measure::{Measured, Measurement};
 use crate::scenario::{CommandCell, Measure, PlannedCell, Work};
@@ -67,6 +68,17 @@ pub struct Attempted {
     pub ops: Vec<OpClass>,
 }
 
+/// What is gathered beside the conversation while a worker runs.
+#[derive(Default)]
+struct Beside {
+    /// Its last words.
+    tail: Tail,
+    /// When it was first heard to be set up, after its start.
+    ready_after: Option<Duration>,
+    /// The GPU that it said it runs on, watched from then on.
+    watch: Option<Watch>,
+}
+
 /// A signal asks the sweep to end; the worker was ended and nothing of it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interrupted(pub Exit);
@@ -113,17 +125,21 @@ fn speak(
         mode => Conversation::without_samples(mode),
     };
     process.send(first_line(task));
-    let mut tail = Tail::default();
-    let mut ready_after = None;
-    let heard = listen(task, &process, &mut conversation, &mut tail, &mut ready_after, show)?;
+    let mut beside = Beside::default();
+    let heard = listen(task, &process, &mut conversation, &mut beside, show)?;
+    let Beside { mut tail, ready_after, watch } = beside;
     let alive = matches!(heard, Heard::TimedOut | Heard::Lingered(_)) || conversation.said.end.is_some();
+    let started = process.started;
     let ended = process.end(|stream, line| match stream {
         Stream::Out => {
             conversation.line(&line, &mut tail);
         }
         Stream::Err => tail.push_error(&line),
     });
-    let (said_end, said, measured) = conversation.close();
+    let (said_end, said, mut measured) = conversation.close();
+    if let Some(Ok(timeline)) = watch.map(Watch::stop) {
+        annotate(&mut measured.samples, started, &timeline);
+    }
     let end = match (heard, said_end) {
         (Heard::TimedOut, _) => End::TimedOut { seconds: task.measure.timeout.as_secs_f64() },
         (Heard::Lingered(message), None | Some(End::Completed)) => End::Failed { message },
@@ -149,8 +165,7 @@ fn listen(
     task: &Task<'_>,
     process: &Process,
     conversation: &mut Conversation,
-    tail: &mut Tail,
-    ready_after: &mut Option<Duration>,
+    beside: &mut Beside,
     show: &mut dyn FnMut(u64, u32),
 ) -> Result<Heard, Interrupted> {
     let timeout = process.started + task.measure.timeout;
@@ -171,15 +186,18 @@ fn listen(
         let (grace, why) = match event {
             Event::Ended => return Ok(Heard::Over),
             Event::Line(Stream::Err, line) => {
-                tail.push_error(&line);
+                beside.tail.push_error(&line);
                 continue;
             }
             Event::Closed if conversation.said.finished.is_some() => continue,
             Event::Closed => (CLOSED_GRACE, "it closed its output without `finished` and stayed alive: it was killed"),
             Event::Line(Stream::Out, line) => {
-                let next = conversation.line(&line, tail);
+                let next = conversation.line(&line, &mut beside.tail);
                 if conversation.said.ready.is_some() || conversation.progress() != (0, 0) {
-                    ready_after.get_or_insert_with(|| process.started.elapsed());
+                    beside.ready_after.get_or_insert_with(|| process.started.elapsed());
+                }
+                if let (None, Some(uuid)) = (&beside.watch, gpu_of(conversation)) {
+                    beside.watch = Some(Watch::start(uuid));
                 }
                 let (warmup, samples) = conversation.progress();
                 show(warmup, samples);
@@ -199,6 +217,23 @@ fn listen(
         };
         deadline = timeout.min(Instant::now() + grace);
         lingering = Some(why.to_owned());
+    }
+}
+
+/// The GPU that the worker says it runs on.
+fn gpu_of(conversation: &Conversation) -> Option<String> {
+    conversation.said.ready.as_ref()?.device_uuid.clone()
+}
+
+/// Gives each sample the reading nearest to its end. Samples count from the worker's own start, which follows ours by what
+/// it takes to start a process: little beside the sensors' own delay.
+fn annotate(samples: &mut [Sample], started: Instant, timeline: &Timeline) {
+    for sample in samples {
+        let Some(reading) = timeline.at(started + Duration::from_nanos(sample.t_ns)) else { continue };
+        sample.sm_clock_hz = reading.sm_clock_hz;
+        sample.power_w = reading.power_w;
+        sample.temperature_c = reading.temperature_c;
+        sample.throttle = reading.throttle;
     }
 }
 
