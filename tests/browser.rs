@@ -18,7 +18,7 @@ size     = [1, 2]
 kind     = ["a<b>", "c&d"]
 
 [workloads.echo]
-command = ["sh", "-c", "for i in 1 2 3 4 5; do echo rate: {size}00$i; done; : {kind}"]
+command = ["sh", "-c", "for i in 1 2 3 4 5; do echo rate: {size}00$i; done", "{kind}"]
 axes    = { size = [1, 2], kind = ["a<b>", "c&d"] }
 metrics.rate = { regex = 'rate: (\d+)', unit = "1/s", better = "higher" }
 
