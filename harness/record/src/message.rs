@@ -151,7 +151,7 @@ pub struct Finished {
     /// The last loss, nats.
     #[serde(default)]
     pub loss: Option<f64>,
-    /// Peak memory of the device (of the process, on a CPU), bytes.
+    /// Peak memory of the device, bytes; of the built-in step on a CPU, what its plan places.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
     /// Overflow and underflow counts of the FP8 casts, if it has any.
