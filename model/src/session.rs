@@ -1,4 +1,5 @@
 //! A cell being run: opened on a backend, advanced step by step, described. The only door through which the harness runs steps.
+//! Long because three backends meet behind that one door.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,5 +1,6 @@
 //! Made-up runs for tests, benchmarks and pictures: every verdict and every end once, sizes on demand, hostile names. The
 //! numbers are written down or come from a fixed sequence; they mean nothing.
+//! Long because it is data: every record a report can hold, once.
 
 use stepwatch_record::cell::{Cell, CellId, Parameters, Scalar};
 use stepwatch_record::comparison::{Change, ClaimVerdict, Conclusion, JudgedClaim, JudgedPair, Reference, Verdict};
