@@ -50,17 +50,19 @@ pub fn architecture((major, minor): (i32, i32)) -> String {
     format!("sm_{major}{minor}{suffix}")
 }
 
-/// Machine code for a source, from the disk where it is there.
+/// Machine code for a source with some names defined (`NAME=value`), from the disk where it is there.
 ///
 /// # Errors
 /// If no compiler is found, or the source does not compile.
-pub(crate) fn cubin(source: &Source, architecture: &str) -> Result<Compiled, GpuError> {
+pub(crate) fn cubin(source: &Source, defines: &[String], architecture: &str) -> Result<Compiled, GpuError> {
     let compiler = version()?;
-    let entry = cache_folder().map(|folder| folder.join(entry_name(source, architecture, compiler)));
+    let entry = cache_folder().map(|folder| folder.join(entry_name(source, defines, architecture, compiler)));
     if let Some(cubin) = entry.as_deref().and_then(read_entry) {
         return Ok(Compiled { cubin, log: String::new(), cached: true });
     }
-    let compiled = compile(source, architecture, &[])?;
+    let options: Vec<String> = defines.iter().map(|define| format!("--define-macro={define}")).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let compiled = compile(source, architecture, &options)?;
     if let Some(entry) = entry {
         // A cache that cannot be written costs time at the next start and nothing else.
         let _ = write_entry(&entry, &compiled.cubin);
@@ -143,11 +145,13 @@ fn cache_folder() -> Option<PathBuf> {
         .map(|folder| folder.join("kernels"))
 }
 
-fn entry_name(source: &Source, architecture: &str, (major, minor): (i32, i32)) -> String {
+fn entry_name(source: &Source, defines: &[String], architecture: &str, (major, minor): (i32, i32)) -> String {
     let version = format!("{major}.{minor}");
     let mut hash = Sha256::new();
     let texts = HEADERS.iter().flat_map(|h| [h.name, h.text]);
-    for part in [source.name, source.text].into_iter().chain(texts).chain(OPTIONS).chain([architecture, &version]) {
+    let defines = defines.iter().map(String::as_str);
+    let parts = [source.name, source.text].into_iter().chain(texts).chain(OPTIONS).chain([architecture, &version]);
+    for part in parts.chain(defines) {
         hash.update(part.len().to_le_bytes());
         hash.update(part.as_bytes());
     }
@@ -170,6 +174,46 @@ fn write_entry(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
     let bytes = [MAGIC.as_slice(), Sha256::digest(cubin).as_slice(), cubin].concat();
     std::fs::write(&aside, bytes)?;
     std::fs::rename(&aside, path)
+}
+
+/// What the assembler said of one kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Its name.
+    pub name: String,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of a thread that went to local memory because registers did not suffice.
+    pub spilled_bytes: u32,
+}
+
+/// Reads the lines of `--ptxas-options=-v`: a kernel's name, its spills, its registers; then those of functions it calls, which
+/// are left out.
+#[must_use]
+pub fn resources(log: &str) -> Vec<Resources> {
+    let number = |text: &str| text.split_whitespace().last().and_then(|word| word.parse().ok()).unwrap_or(0);
+    let mut found: Vec<Resources> = Vec::new();
+    let mut called = false;
+    for line in log.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let name = rest.split('\'').next().unwrap_or(rest).to_owned();
+            found.push(Resources { name, ..Resources::default() });
+        }
+        let Some(last) = found.last_mut() else { continue };
+        if let Some((_, name)) = line.split_once("Function properties for ") {
+            called = name.trim() != last.name;
+        }
+        if called {
+            continue;
+        }
+        if let Some((before, _)) = line.split_once(" bytes spill stores") {
+            last.spilled_bytes = number(before);
+        }
+        if let Some((_, rest)) = line.split_once("Used ") {
+            last.registers = rest.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -195,13 +239,14 @@ mod tests {
 
     #[test]
     fn everything_that_decides_the_code_decides_the_name() {
-        let name = entry_name(&SOURCE, "sm_90a", (13, 0));
+        let name = entry_name(&SOURCE, &[], "sm_90a", (13, 0));
         assert!(name.starts_with("probe-sm_90a-"));
         let other = Source { text: "extern \"C\" __global__ void other() {}", ..SOURCE };
         for changed in [
-            entry_name(&other, "sm_90a", (13, 0)),
-            entry_name(&SOURCE, "sm_90", (13, 0)),
-            entry_name(&SOURCE, "sm_90a", (13, 1)),
+            entry_name(&other, &[], "sm_90a", (13, 0)),
+            entry_name(&SOURCE, &[], "sm_90", (13, 0)),
+            entry_name(&SOURCE, &[], "sm_90a", (13, 1)),
+            entry_name(&SOURCE, &["WIDTH=8".to_owned()], "sm_90a", (13, 0)),
         ] {
             assert_ne!(name, changed);
         }
@@ -212,5 +257,18 @@ mod tests {
         assert_eq!(architecture((9, 0)), "sm_90a");
         assert_eq!(architecture((8, 9)), "sm_89");
         assert_eq!(architecture((10, 0)), "sm_100a");
+    }
+
+    #[test]
+    fn the_assemblers_words_are_read() {
+        let log = "ptxas info    : Compiling entry function 'a_kernel' for 'sm_90a'\n\
+                   ptxas info    : Function properties for a_kernel\n\
+                   ptxas         .     24 bytes stack frame, 16 bytes spill stores, 24 bytes spill loads\n\
+                   ptxas info    : Used 255 registers, used 1 barriers\n\
+                   ptxas info    : Function properties for __internal_accurate_pow\n\
+                   ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
+        let found = resources(log);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].registers, found[0].spilled_bytes), ("a_kernel", 255, 16));
     }
 }

@@ -5,43 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use stepwatch_kernels::gpu::source::SOURCES;
-use stepwatch_kernels::nvrtc;
-
-/// What the assembler said of one kernel.
-#[derive(Debug, Default)]
-struct Resources {
-    name: String,
-    registers: u32,
-    spilled_bytes: u32,
-}
-
-/// Reads the lines of `--ptxas-options=-v`: a kernel's name, its spills, its registers; then those of functions it calls, which
-/// are left out.
-fn resources(log: &str) -> Vec<Resources> {
-    let number = |text: &str| text.split_whitespace().last().and_then(|word| word.parse().ok()).unwrap_or(0);
-    let mut found: Vec<Resources> = Vec::new();
-    let mut called = false;
-    for line in log.lines() {
-        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
-            let name = rest.split('\'').next().unwrap_or(rest).to_owned();
-            found.push(Resources { name, ..Resources::default() });
-        }
-        let Some(last) = found.last_mut() else { continue };
-        if let Some((_, name)) = line.split_once("Function properties for ") {
-            called = name.trim() != last.name;
-        }
-        if called {
-            continue;
-        }
-        if let Some((before, _)) = line.split_once(" bytes spill stores") {
-            last.spilled_bytes = number(before);
-        }
-        if let Some((_, rest)) = line.split_once("Used ") {
-            last.registers = rest.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        }
-    }
-    found
-}
+use stepwatch_kernels::nvrtc::{self, resources};
 
 #[test]
 fn every_source_compiles_for_hopper() {
@@ -74,17 +38,4 @@ fn every_source_compiles_for_hopper() {
         kernels += found.len();
     }
     println!("{kernels} kernels");
-}
-
-#[test]
-fn the_assemblers_words_are_read() {
-    let log = "ptxas info    : Compiling entry function 'a_kernel' for 'sm_90a'\n\
-               ptxas info    : Function properties for a_kernel\n\
-               ptxas         .     24 bytes stack frame, 16 bytes spill stores, 24 bytes spill loads\n\
-               ptxas info    : Used 255 registers, used 1 barriers\n\
-               ptxas info    : Function properties for __internal_accurate_pow\n\
-               ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
-    let found = resources(log);
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].name.as_str(), found[0].registers, found[0].spilled_bytes), ("a_kernel", 255, 16));
 }

@@ -1,5 +1,6 @@
 //! AdamW with decoupled weight decay, step counter and learning-rate warm-up on the device. Source: Loshchilov & Hutter 2019.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

@@ -1,6 +1,7 @@
 //! Cross-entropy of logits against target tokens, its gradient, and the mean. Columns beyond the vocabulary are padding:
 //! they take no part in the softmax and their gradient is 0.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

@@ -2,6 +2,8 @@
 //! runs them one after the other, each rounding to the dtype it always had; a GPU kernel is picked by [`Pattern`] and must
 //! equal that.
 
+pub(crate) mod epilogue;
+pub mod launch;
 mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,9 @@ pub struct Fused {
     pub params: Vec<Param>,
     /// The temporaries.
     pub hidden: Vec<Hidden>,
+    /// Operands, by index, whose contents nobody reads afterwards: a kernel need not write them.
+    #[serde(default)]
+    pub unread: Vec<usize>,
 }
 
 impl Spec for Fused {

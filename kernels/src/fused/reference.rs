@@ -70,7 +70,8 @@ mod tests {
     /// A fusion of parts whose operands are named: names in `hidden` become temporaries, all others operands of the whole.
     fn fuse(pattern: Pattern, parts: &[(Op, &[&str])], hidden: &[&str]) -> Fused {
         let mut names: Vec<&str> = Vec::new();
-        let mut fused = Fused { pattern, parts: Vec::new(), params: Vec::new(), hidden: Vec::new() };
+        let mut fused =
+            Fused { pattern, parts: Vec::new(), params: Vec::new(), hidden: Vec::new(), unread: Vec::new() };
         let mut temporaries: Vec<&str> = Vec::new();
         for (op, operands) in parts {
             let mut locals = Vec::new();

@@ -8,10 +8,10 @@ use crate::op::{Op, Param, Spec};
 /// Operands of one op, checked against its signature.
 #[derive(Debug)]
 pub(crate) struct Operands<'a> {
-    op: &'static str,
-    params: &'a [Param],
-    slices: &'a [Slice],
-    scratch: &'a Slice,
+    pub(crate) op: &'static str,
+    pub(crate) params: &'a [Param],
+    pub(crate) slices: &'a [Slice],
+    pub(crate) scratch: &'a Slice,
 }
 
 impl Operands<'_> {
@@ -59,7 +59,7 @@ pub(crate) trait Launch: Spec {
 
 /// The one match over all ops.
 macro_rules! launch {
-    ($op:expr, $spec:ident => $body:expr, $fused:pat => $unsupported:expr) => {
+    ($op:expr, $spec:ident => $body:expr) => {
         match $op {
             Op::EmbeddingForward($spec) => $body,
             Op::EmbeddingBackward($spec) => $body,
@@ -89,7 +89,7 @@ macro_rules! launch {
             Op::Quantise($spec) => $body,
             Op::Transpose($spec) => $body,
             Op::Cast($spec) => $body,
-            $fused => $unsupported,
+            Op::Fused($spec) => $body,
         }
     };
 }
@@ -97,7 +97,12 @@ macro_rules! launch {
 /// Scratch memory that an op needs, bytes.
 #[must_use]
 pub fn scratch_bytes(op: &Op) -> usize {
-    launch!(op, spec => spec.scratch(), Op::Fused(_) => 0)
+    launch!(op, spec => spec.scratch())
+}
+
+/// The calls of an op whose operands were checked.
+pub(crate) fn calls(gpu: &Gpu, op: &Op, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+    launch!(op, spec => spec.calls(gpu, operands))
 }
 
 /// Prepares an op: its operands in the order of its signature, and scratch of at least [`scratch_bytes`]. Compiles and
@@ -127,11 +132,7 @@ pub fn prepare(gpu: &Gpu, op: &Op, operands: &[Slice], scratch: &Slice) -> Resul
         return wrong("scratch", format!("{} bytes, {} needed", scratch.bytes(), scratch_bytes(op)));
     }
     let bound = Operands { op: op.name(), params: &params, slices: operands, scratch };
-    let calls = launch!(
-        op,
-        spec => spec.calls(gpu, &bound)?,
-        Op::Fused(fused) => return bound.unsupported(format!("no kernel for pattern {:?} yet", fused.pattern))
-    );
+    let calls = calls(gpu, op, &bound)?;
     let memory = operands.iter().chain([scratch]).cloned().collect();
     Ok(Prepared::new(calls, memory))
 }

@@ -127,13 +127,16 @@ struct CudnnAttention {
     scratch: Slice,
 }
 
+/// A source and what was defined for it.
+type ModuleKey = (&'static str, Vec<String>);
+
 /// One device, opened. It stays on the thread that opened it.
 #[derive(Debug)]
 pub struct Gpu {
     facts: Facts,
     stream: sys::CUstream,
-    functions: RefCell<HashMap<(&'static str, String), sys::CUfunction>>,
-    modules: RefCell<HashMap<&'static str, sys::CUmodule>>,
+    functions: RefCell<HashMap<(ModuleKey, String), sys::CUfunction>>,
+    modules: RefCell<HashMap<ModuleKey, sys::CUmodule>>,
     compiled: RefCell<(usize, usize)>,
     blas: OnceCell<Rc<cublaslt::Handle>>,
     cudnn: OnceCell<Rc<cudnn::Handle>>,
@@ -216,13 +219,18 @@ impl Gpu {
         self.stream
     }
 
-    /// A kernel of a source, compiled and loaded when it is first asked for.
-    pub(crate) fn function(&self, source: &'static Source, name: &str) -> Result<sys::CUfunction, GpuError> {
-        let key = (source.name, name.to_owned());
+    /// A kernel of a source with some names defined, compiled and loaded when it is first asked for.
+    pub(crate) fn function(
+        &self,
+        source: &'static Source,
+        defines: &[String],
+        name: &str,
+    ) -> Result<sys::CUfunction, GpuError> {
+        let key = ((source.name, defines.to_vec()), name.to_owned());
         if let Some(function) = self.functions.borrow().get(&key) {
             return Ok(*function);
         }
-        let module = self.module(source)?;
+        let module = self.module(source, &key.0)?;
         let c_name = std::ffi::CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded and stays so as long as `self`.
         let function = unsafe { result::module::get_function(module, c_name) }
@@ -231,11 +239,11 @@ impl Gpu {
         Ok(function)
     }
 
-    fn module(&self, source: &'static Source) -> Result<sys::CUmodule, GpuError> {
-        if let Some(module) = self.modules.borrow().get(source.name) {
+    fn module(&self, source: &'static Source, key: &ModuleKey) -> Result<sys::CUmodule, GpuError> {
+        if let Some(module) = self.modules.borrow().get(key) {
             return Ok(*module);
         }
-        let compiled = nvrtc::cubin(source, &nvrtc::architecture(self.facts.capability))?;
+        let compiled = nvrtc::cubin(source, &key.1, &nvrtc::architecture(self.facts.capability))?;
         let mut counts = self.compiled.borrow_mut();
         if compiled.cached {
             counts.1 += 1
@@ -245,7 +253,7 @@ impl Gpu {
         // SAFETY: the image is a complete cubin; the driver copies it.
         let module = unsafe { result::module::load_data(compiled.cubin.as_ptr().cast()) }
             .map_err(|error| GpuError::driver(format!("cuModuleLoadData of {}", source.name), error))?;
-        self.modules.borrow_mut().insert(source.name, module);
+        self.modules.borrow_mut().insert(key.clone(), module);
         Ok(module)
     }
 

@@ -35,7 +35,17 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// A kernel of a source by its name, one block of 256 threads until said otherwise.
     pub(crate) fn new(gpu: &Gpu, source: &'static Source, name: &str) -> Result<Self, GpuError> {
-        let function = gpu.function(source, name)?;
+        Self::specialised(gpu, source, &[], name)
+    }
+
+    /// The same of a source that is compiled with some names defined.
+    pub(crate) fn specialised(
+        gpu: &Gpu,
+        source: &'static Source,
+        defines: &[String],
+        name: &str,
+    ) -> Result<Self, GpuError> {
+        let function = gpu.function(source, defines, name)?;
         let name = name.to_owned();
         let (words, starts, tables) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Self { function, name, grid: [1; 3], block: 256, shared: 0, words, starts, overflow: None, tables })
@@ -77,6 +87,12 @@ impl Kernel {
         let address = table.pointer();
         self.tables.push(table);
         self.word(address)
+    }
+
+    /// Keeps memory alive that a structure's addresses point to.
+    pub(crate) fn holds(mut self, memory: Slice) -> Self {
+        self.tables.push(memory);
+        self
     }
 
     /// An `int` from a size.

@@ -15,9 +15,10 @@ pub struct Source {
 }
 
 /// What sources include, by name.
-pub const HEADERS: [Source; 2] = [
+pub const HEADERS: [Source; 3] = [
     Source { name: "element.cuh", text: include_str!("element.cuh") },
     Source { name: "reduce.cuh", text: include_str!("reduce.cuh") },
+    Source { name: "scale.cuh", text: include_str!("../quantise/scale.cuh") },
 ];
 
 /// Every source, so that all can be compiled where there is no GPU.

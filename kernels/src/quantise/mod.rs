@@ -3,6 +3,7 @@
 //! Scales dequantise: `x ≈ q · scale`. Along [`Axis::Columns`] the operand meant is the transposed tensor: its rows are this
 //! tensor's columns, and scales have the shape that the transposed operand needs.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

@@ -4,6 +4,7 @@
 // (row >> row_shift) * row_stride + (col >> col_shift) * col_stride.
 #include "element.cuh"
 #include "reduce.cuh"
+#include "scale.cuh"
 
 struct Tiling {
     int rows, cols;
@@ -13,9 +14,6 @@ struct Tiling {
         return (row >> row_shift) * row_stride + (col >> col_shift) * col_stride;
     }
 };
-
-// |x| as bits: ordered like the values, with NaN above infinity, so that an unsigned maximum lets NaN through.
-static __device__ __forceinline__ unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
 
 // One number for the tensor; `amax` is zeroed before.
 template <typename T>
@@ -114,15 +112,6 @@ extern "C" __global__ void __launch_bounds__(256) amax_tensor_bf16(const bf16* x
 }
 extern "C" __global__ void __launch_bounds__(256) amax_tensor_fp32(const float* x, unsigned* amax, long long n) {
     amax_tensor<float>(x, amax, n);
-}
-
-static __device__ __forceinline__ float scale_of(float amax, float epsilon, float largest, bool power_of_two) {
-    if (amax < epsilon) amax = epsilon;  // NaN stays
-    const float scale = amax / largest;
-    const unsigned bits = __float_as_uint(scale), exponent = bits & 0x7f800000u;
-    const bool normal = exponent != 0 && exponent != 0x7f800000u;
-    if (!power_of_two || !normal || (bits & 0x007fffffu) == 0) return scale;
-    return __uint_as_float(exponent + 0x00800000u);
 }
 
 extern "C" __global__ void scale_from_amax(

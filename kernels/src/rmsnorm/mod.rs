@@ -1,5 +1,6 @@
 //! RMSNorm: `y = x / sqrt(mean(x²) + ε) · w`, and its gradients. Source: Zhang & Sennrich 2019.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

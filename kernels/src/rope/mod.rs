@@ -1,5 +1,6 @@
 //! Rotary positions on packed QKV, in place, forward or backward. Source: Su et al. 2021; halves as in GPT-NeoX.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

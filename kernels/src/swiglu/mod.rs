@@ -1,5 +1,6 @@
 //! SwiGLU: `h = silu(gate) ∘ up` on a packed (T, 2·F) tensor, gate first, and its gradients. Source: Shazeer 2020.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

@@ -135,7 +135,8 @@ fn bits(buffer: &Buffer<f32>) -> Vec<u32> {
     }
 }
 
-fn compare(want: &[f32], got: &[f32], near: Near, what: &str) {
+/// Every element of `got` against `want`.
+pub fn compare(want: &[f32], got: &[f32], near: Near, what: &str) {
     let mut difference = 0.0_f64;
     let mut norm = 0.0_f64;
     for (index, (&w, &g)) in want.iter().zip(got).enumerate() {

@@ -6,6 +6,7 @@
 mod attention;
 mod compare;
 mod elementwise;
+mod fused;
 mod gemm;
 mod quantise;
 mod rates;

@@ -37,9 +37,6 @@ impl Backend {
     pub const fn lacks(self, pass: Pass) -> Option<&'static str> {
         match (self, pass) {
             (Self::Cpu, Pass::Search) => Some("the CPU has one algorithm per product: nothing to search"),
-            (Self::Cuda, Pass::Fusion) => {
-                Some("no fused kernel is written for CUDA yet: the primitives run one by one")
-            }
             (Self::Cuda, Pass::Search) => Some("cuBLASLt's first heuristic is taken: no search is written yet"),
             (Self::Cuda, Pass::Graph) => Some("launches are not captured into a CUDA graph yet"),
             (Self::Cpu, Pass::Graph) => Some("the CPU launches nothing: no graph to capture"),

@@ -146,15 +146,23 @@ impl Groups {
         let first = &self.nodes[members[0]];
         let labels: Vec<&str> = members.iter().map(|&at| self.nodes[at].label.as_str()).collect();
         let several = members.iter().any(|&at| self.nodes[at].layer != first.layer);
+        let unread = (0..externals.len()).filter(|&index| self.unread(step, group, externals[index].0)).collect();
         let (operands, params) = externals.into_iter().unzip();
         let hidden = hidden.into_iter().map(|(_, hidden)| hidden).collect();
         Node {
-            op: Op::Fused(Fused { pattern: *pattern, parts, params, hidden }),
+            op: Op::Fused(Fused { pattern: *pattern, parts, params, hidden, unread }),
             operands,
             phase: first.phase,
             label: label(*pattern, &labels),
             layer: if several { None } else { first.layer },
         }
+    }
+
+    /// Whether nobody reads a tensor after a group: it does not outlive the step, and no op that runs later touches it.
+    fn unread(&self, step: &Step, group: usize, id: TensorId) -> bool {
+        let here = self.groups[group].1[0];
+        let mut later = self.touching[id.index()].iter().filter(|&&at| self.place(at) > here);
+        !step.tensor(id).persistent() && !step.outputs.contains(&id) && later.next().is_none()
     }
 
     fn only_within(&self, step: &Step, group: usize, id: TensorId) -> bool {

@@ -1,0 +1,78 @@
+//! Every fused kernel that a preset's step asks for, compiled for Hopper without a GPU: what does not compile fails here, and
+//! what spills is listed.
+//!
+//! Needs the run-time compiler (`ci/kernels --install` fetches it). Without it the test says so, and fails if
+//! `STEPWATCH_REQUIRE_NVRTC=1`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+use stepwatch_kernels::fused::Fused;
+use stepwatch_kernels::fused::launch::Variant;
+use stepwatch_kernels::nvrtc;
+use stepwatch_kernels::op::Op;
+use stepwatch_model::Precision;
+use stepwatch_model::build::build;
+use stepwatch_model::check_config;
+use stepwatch_model::config::{StepConfig, preset};
+use stepwatch_model::passes::{fusion::fusion, layout::layout};
+
+/// Fusions of every preset and precision, with and without the layout pass.
+fn fusions() -> Vec<Fused> {
+    let mut all = Vec::new();
+    for name in ["tiny", "mini", "350m", "454m", "1b", "8b-slice"] {
+        for precision in Precision::ALL {
+            let config = StepConfig { precision, ..StepConfig::example(preset(name).unwrap(), 1, 128) };
+            if check_config(&config).is_err() {
+                continue;
+            }
+            for step in [fusion(build(&config)), fusion(layout(build(&config)))] {
+                all.extend(step.init.into_iter().chain(step.ops).filter_map(|node| match node.op {
+                    Op::Fused(fused) => Some(fused),
+                    _ => None,
+                }));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_fused_kernel_of_every_preset_compiles_for_hopper() {
+    if let Err(error) = nvrtc::version() {
+        let required = std::env::var("STEPWATCH_REQUIRE_NVRTC").is_ok_and(|value| value == "1");
+        assert!(!required, "STEPWATCH_REQUIRE_NVRTC=1, and {error}");
+        println!("NOT RUN: no kernel was compiled: {error}");
+        return;
+    }
+    let mut variants: Vec<Variant> = Vec::new();
+    for variant in fusions().iter().flat_map(Fused::variants) {
+        if !variants.contains(&variant) {
+            variants.push(variant);
+        }
+    }
+    let mut modules: Vec<(&Variant, Vec<&str>)> = Vec::new();
+    for variant in &variants {
+        let same = |(other, _): &&mut (&Variant, Vec<&str>)| {
+            other.source == variant.source && other.defines == variant.defines
+        };
+        match modules.iter_mut().find(same) {
+            Some((_, names)) => names.push(variant.name),
+            None => modules.push((variant, vec![variant.name])),
+        }
+    }
+    for (variant, names) in &modules {
+        let options: Vec<String> = variant.defines.iter().map(|define| format!("--define-macro={define}")).collect();
+        let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
+        options.push("--ptxas-options=-v");
+        let compiled = nvrtc::compile(variant.source, "sm_90a", &options)
+            .unwrap_or_else(|error| panic!("{error} with {:?}", variant.defines));
+        let found = nvrtc::resources(&compiled.log);
+        println!("{} {}", variant.source.name, variant.defines.join(" "));
+        for name in names {
+            let kernel = found.iter().find(|kernel| kernel.name == *name);
+            let kernel = kernel.unwrap_or_else(|| panic!("no kernel `{name}` in {}", compiled.log));
+            println!("    {name:<36} {:>3} registers, {} bytes spilled", kernel.registers, kernel.spilled_bytes);
+            assert!(kernel.spilled_bytes <= 64, "{name} spills {} bytes", kernel.spilled_bytes);
+        }
+    }
+    println!("{} kernels in {} modules", variants.len(), modules.len());
+}
