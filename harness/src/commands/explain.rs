@@ -216,8 +216,8 @@ fn two(judgement: &Judgement, from: &Cell, to: &Cell) -> String {
 }
 
 fn waterfall_of(judgement: &Judgement, from: &CellId, to: &CellId, text: &mut String) -> std::fmt::Result {
-    let falls = &judgement.conclusion.waterfalls;
-    let Some(fall) = falls.iter().find(|fall| &fall.from == from && &fall.to == to) else { return Ok(()) };
+    let fall = stepwatch_verdict::waterfall::between(&judgement.run, &judgement.summary, from, to);
+    let Some(fall) = fall else { return Ok(()) };
     writeln!(text, "\nwhere the time goes, seconds a step")?;
     for step in &fall.steps {
         let (a, b) = (number(step.from_seconds), number(step.to_seconds));

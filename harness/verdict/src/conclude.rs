@@ -7,7 +7,7 @@ use stepwatch_record::run::Run;
 
 use crate::compare::Comparison;
 use crate::policy::exit::exit_code;
-use crate::{claims, compatible, findings, headline, method};
+use crate::{claims, compatible, findings, headline, method, waterfall};
 
 /// Concludes a run.
 ///
@@ -29,7 +29,7 @@ pub fn conclude(run: &Run, summary: &Summary, reference: &[Summary], origin: &st
         changes,
         claims,
         findings,
-        waterfalls: Vec::new(),
+        waterfalls: waterfall::all(run, summary),
         trends: Vec::new(),
     }
 }

@@ -16,6 +16,8 @@ pub mod ratio;
 mod round;
 pub mod stats;
 pub mod steady;
+pub mod twins;
+pub mod waterfall;
 pub mod wording;
 
 pub use conclude::conclude;

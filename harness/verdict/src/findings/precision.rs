@@ -1,12 +1,13 @@
 //! Findings on precision: FP8 that is emulated, and FP8 that is slower than its BF16 twin.
 
+use stepwatch_record::CellId;
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::finding::{Finding, Kind, Severity};
-use stepwatch_record::run::{End, Run};
-use stepwatch_record::{Cell, CellId};
+use stepwatch_record::run::Run;
 
 use crate::claims;
 use crate::ratio::{Ratio, Ratios};
+use crate::twins::twins;
 use crate::wording::{count, number, percent, value};
 
 /// The metric by which one precision is faster than another.
@@ -78,23 +79,4 @@ fn line(fp8: &CellFigures, bf16: &CellFigures, ratio: &Ratio) -> String {
         number(ratio.low),
         number(ratio.high)
     )
-}
-
-/// Pairs of completed cells that are equal in all but their precision: FP8 first, BF16 second.
-fn twins(summary: &Summary) -> Vec<(&CellFigures, &CellFigures)> {
-    let precision = |cell: &Cell| cell.parameters.get("precision").map(ToString::to_string).unwrap_or_default();
-    let done = |cell: &&CellFigures| cell.end == Some(End::Completed);
-    let rest = |cell: &Cell| {
-        let mut rest = cell.parameters.clone();
-        rest.remove("precision");
-        (cell.workload.clone(), rest)
-    };
-    let of = |wanted: fn(&str) -> bool| summary.cells.iter().filter(done).filter(move |c| wanted(&precision(&c.cell)));
-    let bf16: Vec<(&CellFigures, _)> =
-        of(|precision| precision == "bf16").map(|cell| (cell, rest(&cell.cell))).collect();
-    let twin = |fp8: &CellFigures| {
-        let wanted = rest(&fp8.cell);
-        bf16.iter().find(|(_, rest)| *rest == wanted).map(|(cell, _)| *cell)
-    };
-    of(|precision| precision.starts_with("fp8")).filter_map(|fp8| Some((fp8, twin(fp8)?))).collect()
 }

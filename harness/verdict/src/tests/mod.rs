@@ -8,3 +8,4 @@ mod properties;
 pub(crate) mod random;
 pub(crate) mod scripted;
 mod verdicts;
+mod waterfall;
