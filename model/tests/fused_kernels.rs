@@ -5,8 +5,8 @@
 //! `STEPWATCH_REQUIRE_NVRTC=1`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
-use stepwatch_kernels::fused::Fused;
 use stepwatch_kernels::fused::launch::Variant;
+use stepwatch_kernels::fused::{Fused, Pattern};
 use stepwatch_kernels::nvrtc;
 use stepwatch_kernels::op::Op;
 use stepwatch_model::Precision;
@@ -75,4 +75,25 @@ fn every_fused_kernel_of_every_preset_compiles_for_hopper() {
         }
     }
     println!("{} kernels in {} modules", variants.len(), modules.len());
+}
+
+/// Loss, gradient norm and optimiser of the 454M step, and which of their parts the kernels leave to launches of their own.
+#[test]
+fn the_loss_the_norm_and_the_optimiser_are_one_launch_each() {
+    for precision in Precision::ALL {
+        let config = StepConfig { precision, ..StepConfig::example(preset("454m").unwrap(), 16, 2048) };
+        let step = fusion(layout(build(&config)));
+        for pattern in [Pattern::Loss, Pattern::GradientNorm, Pattern::Optimiser] {
+            let found: Vec<&Fused> = step
+                .ops
+                .iter()
+                .filter_map(|node| match &node.op {
+                    Op::Fused(fused) if fused.pattern == pattern => Some(fused),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(found.len(), 1, "{pattern:?} of {precision:?}");
+            assert_eq!(found[0].variants().len(), 1, "{pattern:?} of {precision:?} has a kernel");
+        }
+    }
 }

@@ -1,33 +1,10 @@
-// One AdamW update, 8 elements a thread, and the step counter. Rate and bias corrections are computed in fp64 by one
-// thread a block from the counter on the device: no host value changes from step to step.
-#include "element.cuh"
-
-struct Rates {
-    float beta1, rest1, beta2, rest2, epsilon, decay;
-    double base1, base2, learning_rate;
-    unsigned warmup;
-};
+// One AdamW update, 8 elements a thread, and the step counter.
+#include "adamw.cuh"
 
 template <typename G, typename S, typename C, bool COPY>
 static __device__ __forceinline__ void adamw(
     const G* g, const float* clip, const int* step, S* w, S* m, S* v, C* copy, long long n, const Rates& rates) {
-    __shared__ float shared[3];
-    if (threadIdx.x == 0) {
-        const int t = step[0] + 1;
-        const double warm = rates.warmup == 0 ? 1.0 : fmin((double)t / (double)rates.warmup, 1.0);
-        shared[0] = (float)(rates.learning_rate * warm);
-        shared[1] = (float)(1.0 - pow(rates.base1, (double)t));
-        shared[2] = (float)(1.0 - pow(rates.base2, (double)t));
-    }
-    __syncthreads();
-    const float rate = shared[0], correction1 = shared[1], correction2 = shared[2], factor = clip[0];
-    const auto update = [&](float gradient, float& wi, float& mi, float& vi) {
-        gradient *= factor;
-        mi = rates.beta1 * mi + rates.rest1 * gradient;
-        vi = rates.beta2 * vi + rates.rest2 * gradient * gradient;
-        const float direction = (mi / correction1) / (sqrtf(vi / correction2) + rates.epsilon);
-        wi = wi - rate * (direction + rates.decay * wi);
-    };
+    const Moment now = moment(rates, step[0], clip[0]);
     const long long stride = (long long)gridDim.x * blockDim.x * 8;
     for (long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride) {
         if (i + 8 <= n) {
@@ -37,7 +14,7 @@ static __device__ __forceinline__ void adamw(
             load<S, 8>(m + i, ms);
             load<S, 8>(v + i, vs);
 #pragma unroll
-            for (int j = 0; j < 8; ++j) update(gs[j], ws[j], ms[j], vs[j]);
+            for (int j = 0; j < 8; ++j) update(rates, now, rates.decay, gs[j], ws[j], ms[j], vs[j]);
             store<S, 8>(w + i, ws);
             store<S, 8>(m + i, ms);
             store<S, 8>(v + i, vs);
@@ -45,7 +22,7 @@ static __device__ __forceinline__ void adamw(
         } else {
             for (long long j = i; j < n; ++j) {
                 float wi = to_float(w[j]), mi = to_float(m[j]), vi = to_float(v[j]);
-                update(to_float(g[j]), wi, mi, vi);
+                update(rates, now, rates.decay, to_float(g[j]), wi, mi, vi);
                 from_float(wi, w[j]);
                 from_float(mi, m[j]);
                 from_float(vi, v[j]);

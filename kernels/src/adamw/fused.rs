@@ -1,8 +1,278 @@
-//! The launches of all updates of a step fused with what surrounds them.
+//! All AdamW updates of a step as one launch, with the step counter and what follows the weights: tensor-wide maxima, the
+//! history of delayed scaling, casts with scales that were there before. Equal bit by bit to the parts; parts of other kinds
+//! run alone after it.
 
-use crate::fused::Fused;
-use crate::fused::launch::FusedKernel;
+use super::AdamW;
+use crate::dtype::Dtype;
+use crate::fused::launch::{Bound, FusedKernel, Variant};
+use crate::fused::{Fused, Local, Part};
+use crate::gpu::source::Source;
+use crate::gpu::{Call, Gpu, GpuError};
+use crate::op::{Access, Op};
+use crate::precision::{DELAYED_HISTORY, Granularity};
+use crate::quantise::{Quantise, Tiling};
 
-pub(crate) fn optimiser(_fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
-    None
+static SOURCE: Source = Source { name: "adamw_fused.cu", text: include_str!("fused.cu") };
+
+/// Threads of a block.
+const THREADS: usize = 256;
+/// Elements of a chunk in a line, and rows and columns of a tile: what one block works on at a time.
+const CHUNK: usize = 8192;
+const TILE: (usize, usize) = (128, 64);
+
+/// One parameter's update and what is made of its new weight.
+#[derive(Debug)]
+struct Weight<'a> {
+    spec: &'a AdamW,
+    /// g, clip, step, w, m, v, and the copy if there is one.
+    operands: &'a [Local],
+    /// Where the maximum is stored, if one is taken; `None` inside if it never leaves the chip.
+    amax: Option<(Local, Option<Local>)>,
+    /// The history that the maximum is recorded in, and how far the step counter is by then.
+    record: Option<(Local, usize)>,
+    /// Scale, row-major and transposed results.
+    cast: Option<(&'a Quantise, Local, Option<Local>, Option<Local>)>,
+}
+
+#[derive(Debug)]
+struct Optimiser<'a> {
+    fused: &'a Fused,
+    weights: Vec<Weight<'a>>,
+    /// How far the step counter moves.
+    advance: usize,
+    /// Element type of the casts.
+    format: Dtype,
+    /// Which parts the kernel takes.
+    taken: Vec<bool>,
+}
+
+/// Takes all updates, which must share clip factor, counter, rates and dtypes, and of the other parts those that it can; the
+/// rest runs after it, part by part: scales per row or block, and casts of shapes that are no multiples of 16.
+pub(crate) fn optimiser(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
+    let mut found = Optimiser { fused, weights: Vec::new(), advance: 0, format: Dtype::E4m3, taken: Vec::new() };
+    let format = fused.parts.iter().find_map(|part| match &part.op {
+        Op::Quantise(quantise) => Some(quantise.format),
+        _ => None,
+    });
+    found.format = format.unwrap_or(found.format);
+    for part in &fused.parts {
+        let taken = found.take(part)?;
+        found.taken.push(taken);
+    }
+    (!found.weights.is_empty() && found.rest_is_apart()).then(|| -> Box<dyn FusedKernel + '_> { Box::new(found) })
+}
+
+const fn external(local: Local) -> bool {
+    matches!(local, Local::External(_))
+}
+
+impl Weight<'_> {
+    /// What products read: the copy, or the state itself.
+    fn weight(&self) -> Local {
+        *self.operands.get(6).unwrap_or(&self.operands[3])
+    }
+
+    fn dtype(&self) -> Dtype {
+        self.spec.copy.unwrap_or(self.spec.state)
+    }
+
+    fn elements(&self) -> usize {
+        self.spec.shape.iter().product()
+    }
+
+    /// Rows and columns where chunks are tiles.
+    fn tiles(&self) -> Option<(usize, usize)> {
+        self.cast.map(|(spec, ..)| (spec.tiling.rows, spec.tiling.cols))
+    }
+
+    fn chunks(&self) -> usize {
+        match self.tiles() {
+            Some((rows, cols)) => rows.div_ceil(TILE.0) * cols.div_ceil(TILE.1),
+            None => self.elements().div_ceil(CHUNK),
+        }
+    }
+}
+
+impl<'a> Optimiser<'a> {
+    /// Whether the kernel takes a part; `None` if it cannot take the fusion at all.
+    fn take(&mut self, part: &'a Part) -> Option<bool> {
+        let at = &part.operands;
+        match &part.op {
+            Op::AdamW(spec) => self.take_update(spec, at).map(|()| true),
+            Op::Advance(_) => {
+                (self.weights.first()?.operands[2] == at[0]).then_some(())?;
+                self.advance += 1;
+                Some(true)
+            }
+            Op::Amax(spec) => {
+                let weight = self.weights.iter_mut().find(|w| w.weight() == at[0] && w.amax.is_none());
+                let weight = weight.filter(|_| spec.tiling.granularity == Granularity::Tensor);
+                let stored = self.fused.stores(at[1]).then_some(at[1]);
+                Some(weight.is_some_and(|weight| weight.amax.replace((at[1], stored)).is_none()))
+            }
+            Op::Record(_) => {
+                let advance = self.advance;
+                let of = |w: &&mut Weight<'_>| w.amax.is_some_and(|(amax, _)| amax == at[0]) && w.record.is_none();
+                let weight = self.weights.iter_mut().find(of).filter(|w| w.operands[2] == at[1] && external(at[2]));
+                Some(weight.is_some_and(|weight| weight.record.replace((at[2], advance)).is_none()))
+            }
+            Op::Quantise(spec) => Some(self.take_cast(spec, at)),
+            _ => Some(false),
+        }
+    }
+
+    fn take_update(&mut self, spec: &'a AdamW, operands: &'a [Local]) -> Option<()> {
+        let weight = Weight { spec, operands, amax: None, record: None, cast: None };
+        let first = self.weights.first().unwrap_or(&weight);
+        let rates = |spec: &AdamW| (spec.learning_rate.to_bits(), spec.warmup);
+        let dtypes = |spec: &AdamW| (spec.gradient, spec.state, spec.copy);
+        let alike = first.operands[1..3] == operands[1..3]
+            && rates(first.spec) == rates(spec)
+            && dtypes(first.spec) == dtypes(spec)
+            && [Some(spec.gradient), Some(spec.state), spec.copy]
+                .into_iter()
+                .flatten()
+                .all(|dtype| matches!(dtype, Dtype::F32 | Dtype::Bf16));
+        // The counter moves once, after the updates.
+        (alike && self.advance == 0 && operands.iter().all(|&local| external(local))).then_some(())?;
+        self.weights.push(weight);
+        Some(())
+    }
+
+    /// Casts by tiles of a weight whose scale nobody makes here.
+    fn take_cast(&mut self, spec: &'a Quantise, at: &[Local]) -> bool {
+        let Tiling { rows, cols, granularity, .. } = spec.tiling;
+        let made = |local: Local| {
+            self.fused
+                .parts
+                .iter()
+                .any(|part| matches!(part.op, Op::Scale(_) | Op::DelayedScale(_)) && part.operands[1] == local)
+        };
+        let fits = granularity == Granularity::Tensor
+            && rows.is_multiple_of(16)
+            && cols.is_multiple_of(16)
+            && spec.format == self.format
+            && at[1..].iter().all(|&local| external(local))
+            && !made(at[1]);
+        let weight = self.weights.iter_mut().find(|w| w.weight() == at[0] && w.cast.is_none()).filter(|_| fits);
+        let q = spec.row_major.then(|| at[2]);
+        let qt = spec.transposed.then(|| at[2 + usize::from(spec.row_major)]);
+        weight.is_some_and(|weight| weight.cast.replace((spec, at[1], q, qt)).is_none())
+    }
+
+    /// Whether no part that runs alone meets a temporary of the kernel's, which has no place in memory, or changes what the
+    /// kernel reads.
+    fn rest_is_apart(&self) -> bool {
+        let parts = || self.fused.parts.iter().zip(&self.taken);
+        let kernels: Vec<Local> =
+            parts().filter(|(_, taken)| **taken).flat_map(|(part, _)| part.operands.clone()).collect();
+        parts().filter(|(_, taken)| !**taken).all(|(part, _)| {
+            let signature = part.op.signature();
+            part.operands.iter().zip(&signature).all(|(local, param)| {
+                let amax = self.weights.iter().any(|w| matches!(w.amax, Some((amax, None)) if amax == *local));
+                !kernels.contains(local) || (external(*local) && !amax && param.access == Access::Read)
+            })
+        })
+    }
+
+    fn casts(&self) -> bool {
+        self.weights.iter().any(|weight| weight.amax.is_some() || weight.cast.is_some())
+    }
+
+    /// Blocks a multiprocessor: what their registers allow.
+    fn resident(&self) -> usize {
+        if self.casts() { 3 } else { 4 }
+    }
+
+    fn variant(&self) -> Option<Variant> {
+        let first = self.weights.first()?;
+        let element = |dtype: Dtype| match dtype {
+            Dtype::F32 => "float",
+            other => other.name(),
+        };
+        let defines = vec![
+            format!("GRADIENT={}", element(first.spec.gradient)),
+            format!("STATE={}", element(first.spec.state)),
+            format!("WEIGHT={}", element(first.dtype())),
+            format!("FORMAT={}", self.format.name()),
+            format!("COPY={}", u8::from(first.spec.copy.is_some())),
+            format!("CASTS={}", u8::from(self.casts())),
+            format!("BLOCKS={}", self.resident()),
+        ];
+        Some(Variant { source: &SOURCE, defines, name: "adamw_all" })
+    }
+
+    /// `struct Parameter` of the kernel, once a weight; `cells` is where their maxima are taken.
+    fn table(&self, bound: &Bound<'_>, cells: u64) -> Vec<u8> {
+        let word = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+        let mut bytes = Vec::new();
+        for (index, weight) in self.weights.iter().enumerate() {
+            let operand = |index: usize| bound.optional(weight.operands.get(index).copied());
+            let (scale, q, qt) = weight.cast.map_or((None, None, None), |(_, scale, q, qt)| (Some(scale), q, qt));
+            let (rows, cols) = weight.tiles().unwrap_or_default();
+            let addresses = [
+                operand(0),
+                operand(3),
+                operand(4),
+                operand(5),
+                operand(6),
+                weight.elements() as u64,
+                bound.optional(scale),
+                bound.optional(q),
+                bound.optional(qt),
+            ];
+            bytes.extend(addresses.iter().flat_map(|address| address.to_le_bytes()));
+            bytes.extend([rows, cols].into_iter().flat_map(word));
+            let maximum = [
+                weight.amax.map_or(0, |_| cells + 8 * index as u64),
+                bound.optional(weight.amax.and_then(|(_, stored)| stored)),
+                bound.optional(weight.record.map(|(history, _)| history)),
+            ];
+            bytes.extend(maximum.iter().flat_map(|address| address.to_le_bytes()));
+            bytes.extend([weight.record.map_or(0, |(_, late)| late), weight.chunks()].into_iter().flat_map(word));
+            #[expect(clippy::cast_possible_truncation, reason = "rounded once, as in the reference")]
+            bytes.extend((weight.spec.weight_decay as f32).to_le_bytes());
+            bytes.extend(word(DELAYED_HISTORY));
+        }
+        bytes
+    }
+}
+
+impl FusedKernel for Optimiser<'_> {
+    fn variants(&self) -> Vec<Variant> {
+        self.variant().into_iter().collect()
+    }
+
+    fn scratch(&self) -> usize {
+        if self.taken.iter().all(|taken| *taken) { 0 } else { self.fused.scratch_of_parts() }
+    }
+
+    fn calls(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
+        let (Some(first), Some(variant)) = (self.weights.first(), self.variant()) else { return Ok(Vec::new()) };
+        // Two words per weight for its maximum, and one that counts blocks.
+        let cells = gpu.allocate(8 * self.weights.len() + 8)?;
+        gpu.fill(&cells, 0)?;
+        let through = cells.pointer() + 8 * self.weights.len() as u64;
+        let chunks: Vec<[u32; 2]> = (0_u32..)
+            .zip(&self.weights)
+            .flat_map(|(index, weight)| (0_u32..).take(weight.chunks()).map(move |number| [index, number]))
+            .collect();
+        let chunk_bytes: Vec<u8> = chunks.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+        let kernel = variant
+            .kernel(gpu)?
+            .grid(chunks.len().min(gpu.facts().multiprocessors * self.resident()).max(1), 1)
+            .block(THREADS)
+            .table(gpu.table(&self.table(bound, cells.pointer()))?)
+            .table(gpu.table(&chunk_bytes)?)
+            .int(chunks.len())
+            .pointer(bound.pointer(first.operands[1]))
+            .pointer(bound.pointer(first.operands[2]))
+            .int(self.advance)
+            .pointer(through)
+            .structure(&first.spec.rates())
+            .holds(cells);
+        let mut calls = vec![kernel.ready()?];
+        calls.extend(bound.parts(self.fused, gpu, |index| !self.taken[index])?);
+        Ok(calls)
+    }
 }

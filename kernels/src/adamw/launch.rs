@@ -10,7 +10,7 @@ pub(crate) static SOURCE: Source = Source { name: "adamw.cu", text: include_str!
 impl AdamW {
     /// `struct Rates` of the kernel: six fp32, three fp64, one u32, padded to 8 bytes.
     #[expect(clippy::cast_possible_truncation, reason = "fp32 constants are rounded once, as in the reference")]
-    fn rates(&self) -> Vec<u8> {
+    pub(super) fn rates(&self) -> Vec<u8> {
         let singles = [BETA1, 1.0 - BETA1, BETA2, 1.0 - BETA2, EPSILON, self.weight_decay];
         let doubles = [BETA1, BETA2, self.learning_rate];
         let mut bytes: Vec<u8> = singles.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect();

@@ -1,6 +1,5 @@
 // Cross-entropy, one block a row: online softmax forward, gradient in place backward, and the mean in fp64.
-#include "element.cuh"
-#include "reduce.cuh"
+#include "cross_entropy.cuh"
 
 // logits (rows, padded); columns from `vocab` on are padding.
 template <typename T, int V>
@@ -9,33 +8,16 @@ static __device__ __forceinline__ void forward(
     __shared__ float scratch[32];
     const long long row = blockIdx.x;
     logits += row * padded;
-    float largest = -INFINITY, sum = 0.0f;
-    for (int i = threadIdx.x * V; i < vocab; i += blockDim.x * V) {
+    Running<T> running;
+    for (int i = threadIdx.x * V; i < vocab; i += ROW_THREADS * V) {
         float values[V];
         load<T, V>(logits + i, values);
-        float here = largest;
-#pragma unroll
-        for (int j = 0; j < V; ++j) {
-            if (i + j >= vocab) values[j] = -INFINITY;
-            here = fmaxf(here, values[j]);
-        }
-        if (here > largest) {
-            sum *= exponential<T>(largest - here);
-            largest = here;
-        }
-#pragma unroll
-        for (int j = 0; j < V; ++j) {
-            if (i + j < vocab) sum += exponential<T>(values[j] - largest);
-        }
+        running.add(values, vocab - i);
     }
-    const float of_row = block_reduce<Max>(largest, scratch);
-    // A thread without columns holds -inf and 0: its share is 0, not NaN.
-    const float share = sum == 0.0f ? 0.0f : sum * exponential<T>(largest - of_row);
-    const float total = block_reduce<Sum>(share, scratch);
+    const float log_sum = running.log_sum(scratch);
     if (threadIdx.x == 0) {
-        const float log_sum = of_row + logf(total);
         lse[row] = log_sum;
-        loss[row] = log_sum - to_float(logits[targets[row]]);
+        loss[row] = __fsub_rn(log_sum, to_float(logits[targets[row]]));
     }
 }
 
@@ -46,24 +28,20 @@ static __device__ __forceinline__ void backward(
     logits += row * padded;
     const int target = targets[row];
     const float log_sum = lse[row];
-    for (int i = threadIdx.x * V; i < padded; i += blockDim.x * V) {
+    for (int i = threadIdx.x * V; i < padded; i += ROW_THREADS * V) {
         float values[V];
         load<T, V>(logits + i, values);
-#pragma unroll
-        for (int j = 0; j < V; ++j) {
-            const float hit = i + j == target ? 1.0f : 0.0f;
-            values[j] = i + j < vocab ? (exponential<T>(values[j] - log_sum) - hit) * share : 0.0f;
-        }
-        store<T, V>(logits + i, values);
+        gradient<T, V>(values, log_sum, target - i, vocab - i, share);
+        *reinterpret_cast<Pack<T, V>*>(logits + i) = packed(values, T());
     }
 }
 
 #define CROSS_ENTROPY(T, NAME, V) \
-    extern "C" __global__ void __launch_bounds__(512) cross_entropy_forward_##NAME##_v##V( \
+    extern "C" __global__ void __launch_bounds__(ROW_THREADS) cross_entropy_forward_##NAME##_v##V( \
         const T* logits, const int* targets, float* loss, float* lse, int vocab, int padded) { \
         forward<T, V>(logits, targets, loss, lse, vocab, padded); \
     } \
-    extern "C" __global__ void __launch_bounds__(512) cross_entropy_backward_##NAME##_v##V( \
+    extern "C" __global__ void __launch_bounds__(ROW_THREADS) cross_entropy_backward_##NAME##_v##V( \
         const int* targets, const float* lse, T* logits, int vocab, int padded, float share) { \
         backward<T, V>(targets, lse, logits, vocab, padded, share); \
     }

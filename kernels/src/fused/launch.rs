@@ -6,7 +6,7 @@ use crate::gpu::launch::{Launch, Operands, calls, scratch_bytes};
 use crate::gpu::source::Source;
 use crate::gpu::{Call, Gpu, GpuError, Kernel, Slice};
 use crate::op::Param;
-use crate::{adamw, cross_entropy, quantise, rmsnorm, rope, swiglu};
+use crate::{adamw, cross_entropy, gradient, quantise, rmsnorm, rope, swiglu};
 
 /// Temporaries start at multiples of this, bytes.
 const ALIGNMENT: usize = 256;
@@ -67,6 +67,17 @@ impl Bound<'_> {
     pub(crate) fn scratch(&self) -> u64 {
         self.operands.scratch()
     }
+
+    /// The calls of some parts of the fusion, by index, as they would run alone: for what a kernel leaves to them. Scratch must
+    /// be as large as [`Fused::scratch_of_parts`].
+    pub(crate) fn parts(
+        &self,
+        fused: &Fused,
+        gpu: &Gpu,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Call>, GpuError> {
+        fused.part_by_part(gpu, self.operands, wanted)
+    }
 }
 
 impl Fused {
@@ -84,6 +95,7 @@ impl Fused {
             Pattern::SwigluBackward => swiglu::fused::backward(self),
             Pattern::RopeBackward => rope::fused::backward(self),
             Pattern::Loss => cross_entropy::fused::loss(self),
+            Pattern::GradientNorm => gradient::fused::norm(self),
             Pattern::Optimiser => adamw::fused::optimiser(self),
             Pattern::Scales => quantise::fused::scales(self),
             Pattern::Cast => quantise::fused::cast(self),
@@ -108,8 +120,18 @@ impl Fused {
         (starts, end)
     }
 
-    /// Every part as it would run alone.
-    fn part_by_part(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+    /// Device memory that the parts need when they run alone: temporaries and their own, bytes.
+    pub(crate) fn scratch_of_parts(&self) -> usize {
+        self.places().1 + self.parts.iter().map(|part| scratch_bytes(&part.op)).max().unwrap_or(0)
+    }
+
+    /// Parts as they would run alone, by index.
+    fn part_by_part(
+        &self,
+        gpu: &Gpu,
+        operands: &Operands<'_>,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Call>, GpuError> {
         let (starts, end) = self.places();
         let within = |start: usize, bytes: usize| {
             operands.scratch.slice(start, bytes).ok_or_else(|| GpuError::Operand {
@@ -119,7 +141,7 @@ impl Fused {
             })
         };
         let mut all = Vec::new();
-        for part in &self.parts {
+        for (_, part) in self.parts.iter().enumerate().filter(|(index, _)| wanted(*index)) {
             let params: Vec<Param> = part.op.signature();
             let slice = |(param, local): (&Param, &Local)| match *local {
                 Local::External(index) => Ok(operands.slices[index].clone()),
@@ -136,14 +158,13 @@ impl Fused {
 
 impl Launch for Fused {
     fn scratch(&self) -> usize {
-        let parts = || self.places().1 + self.parts.iter().map(|part| scratch_bytes(&part.op)).max().unwrap_or(0);
-        self.kernel().map_or_else(parts, |kernel| kernel.scratch())
+        self.kernel().map_or_else(|| self.scratch_of_parts(), |kernel| kernel.scratch())
     }
 
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
         match self.kernel() {
             Some(kernel) => kernel.calls(gpu, &Bound { operands }),
-            None => self.part_by_part(gpu, operands),
+            None => self.part_by_part(gpu, operands, |_| true),
         }
     }
 }

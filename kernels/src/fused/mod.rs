@@ -27,6 +27,8 @@ pub enum Pattern {
     RopeBackward,
     /// Cross-entropy forward and backward, in place over the logits, read and written once.
     Loss,
+    /// Sums of squares of all gradients, their norm and the clip factor in one launch.
+    GradientNorm,
     /// All AdamW updates in one launch, with the casts of the new weights.
     Optimiser,
     /// All scale updates of delayed scaling in one launch.

@@ -71,6 +71,15 @@ impl Gpu {
         Ok(Slice { allocation, offset: 0, bytes })
     }
 
+    /// Memory with these contents.
+    pub(crate) fn table(&self, bytes: &[u8]) -> Result<Slice, GpuError> {
+        let table = self.allocate(bytes.len())?;
+        if !bytes.is_empty() {
+            self.upload(&table, bytes)?;
+        }
+        Ok(table)
+    }
+
     /// Copies to the device and waits.
     ///
     /// # Errors

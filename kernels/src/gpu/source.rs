@@ -15,8 +15,11 @@ pub struct Source {
 }
 
 /// What sources include, by name.
-pub const HEADERS: [Source; 3] = [
+pub const HEADERS: [Source; 6] = [
+    Source { name: "adamw.cuh", text: include_str!("../adamw/adamw.cuh") },
+    Source { name: "cross_entropy.cuh", text: include_str!("../cross_entropy/cross_entropy.cuh") },
     Source { name: "element.cuh", text: include_str!("element.cuh") },
+    Source { name: "gradient.cuh", text: include_str!("../gradient/gradient.cuh") },
     Source { name: "reduce.cuh", text: include_str!("reduce.cuh") },
     Source { name: "scale.cuh", text: include_str!("../quantise/scale.cuh") },
 ];

@@ -1,5 +1,6 @@
 //! The norm of all gradients and the factor that clips it.
 
+pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
 

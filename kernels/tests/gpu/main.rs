@@ -7,6 +7,7 @@ mod attention;
 mod compare;
 mod elementwise;
 mod fused;
+mod fused_step;
 mod gemm;
 mod quantise;
 mod rates;

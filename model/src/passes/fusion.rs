@@ -31,6 +31,8 @@ pub enum Rule {
     RopeBackward,
     /// Cross-entropy forward and backward, in place over the logits.
     Loss,
+    /// The sums of squares of all gradients, their norm and the clip factor.
+    GradientNorm,
     /// All AdamW updates, the step counter, and amax or cast of the new weights.
     Optimiser,
     /// All delayed scales that are taken at one time.
@@ -40,7 +42,7 @@ pub enum Rule {
 }
 
 /// All rules, in the order in which they are tried.
-pub const RULES: [Rule; 10] = [
+pub const RULES: [Rule; 11] = [
     Rule::ResidualIntoGemm,
     Rule::Scales,
     Rule::NormForward,
@@ -49,6 +51,7 @@ pub const RULES: [Rule; 10] = [
     Rule::SwigluBackward,
     Rule::RopeBackward,
     Rule::Loss,
+    Rule::GradientNorm,
     Rule::Optimiser,
     Rule::Cast,
 ];
@@ -90,6 +93,7 @@ fn fuse_list(step: &mut Step, mut nodes: Vec<Node>, rules: &[Rule]) -> Vec<Node>
                 producers(&mut groups, Pattern::RopeBackward, |op| matches!(op, Op::Rope(rope) if rope.backward), 2);
             }
             Rule::Loss => loss(&mut groups),
+            Rule::GradientNorm => gradient_norm(&mut groups),
             Rule::Optimiser => optimiser(&mut groups),
             Rule::Cast => casts(&mut groups),
         }
@@ -201,6 +205,17 @@ fn loss(groups: &mut Groups) {
         }
         groups.close(Pattern::Loss, members);
     }
+}
+
+/// The sums, and the clip factor that reads them.
+fn gradient_norm(groups: &mut Groups) {
+    let sums = groups.starts(|op| matches!(op, Op::SumSquares(_)));
+    let Some((first, others)) = sums.split_first() else { return };
+    let mut members = vec![*first];
+    for other in others.iter().copied().chain(groups.starts(|op| matches!(op, Op::ClipScale(_)))) {
+        groups.pull(&mut members, other);
+    }
+    groups.close(Pattern::GradientNorm, members);
 }
 
 fn optimiser(groups: &mut Groups) {
@@ -366,6 +381,7 @@ mod tests {
             "adamw, all parameters",
             "delayed scales",
             "cross-entropy forward + cross-entropy backward",
+            "gradient norm + clip",
             "output forward + residual",
         ] {
             assert!(labels.iter().any(|label| label == wanted), "{wanted} not in {labels:#?}");

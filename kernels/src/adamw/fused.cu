@@ -1,0 +1,189 @@
+// All AdamW updates of a step in one launch, with what follows the weights: their largest magnitudes, the history of delayed
+// scaling, casts to FP8 with scales that were there before, and the step counter.
+//
+// Defined from outside: GRADIENT, STATE and WEIGHT, element types, WEIGHT being what products read; COPY: whether the weight is
+// a copy of its own; CASTS: whether there are maxima or casts; FORMAT: element type of casts; BLOCKS a multiprocessor.
+#include "adamw.cuh"
+#include "scale.cuh"
+
+#define THREADS 256
+// Elements of a chunk: of a parameter in a line, or a tile of 128 rows × 64 columns.
+#define CHUNK 8192
+
+struct Parameter {
+    const GRADIENT* g;
+    STATE *w, *m, *v;
+    WEIGHT* copy;
+    long long n;
+    // A cast; rows and columns are multiples of 16. No columns: chunks in a line, and no cast.
+    const float* scale;
+    FORMAT *q, *qt;  // either may be null
+    int rows, cols;
+    // The maximum: its cell and the count of chunks that are through, zero before and after a launch; null: none is taken.
+    unsigned* cell;
+    float* amax;     // may be null
+    float* history;  // may be null
+    int late;        // how far the counter is when the history is written
+    int chunks;
+    float decay;
+    int length;  // of the history
+};
+
+struct Chunk {
+    unsigned parameter, number;
+};
+
+// Eight elements from `i` on. Returns the weights as they are stored.
+static __device__ __forceinline__ void update_pack(
+    const Parameter& p, const Rates& rates, const Moment& now, long long i, float (&weights)[8]) {
+    float g[8], m[8], v[8];
+    load<GRADIENT, 8>(p.g + i, g);
+    load<STATE, 8>(p.w + i, weights);
+    load<STATE, 8>(p.m + i, m);
+    load<STATE, 8>(p.v + i, v);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) update(rates, now, p.decay, g[j], weights[j], m[j], v[j]);
+    store<STATE, 8>(p.w + i, weights);
+    store<STATE, 8>(p.m + i, m);
+    store<STATE, 8>(p.v + i, v);
+    if (COPY) store<WEIGHT, 8>(p.copy + i, weights);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) weights[j] = rounded<WEIGHT>(weights[j]);
+}
+
+static __device__ __forceinline__ float update_one(
+    const Parameter& p, const Rates& rates, const Moment& now, long long i) {
+    float w = to_float(p.w[i]), m = to_float(p.m[i]), v = to_float(p.v[i]);
+    update(rates, now, p.decay, to_float(p.g[i]), w, m, v);
+    from_float(w, p.w[i]);
+    from_float(m, p.m[i]);
+    from_float(v, p.v[i]);
+    if (COPY) from_float(w, p.copy[i]);
+    return rounded<WEIGHT>(w);
+}
+
+static __device__ __forceinline__ unsigned largest_of(unsigned largest, const float (&weights)[8]) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) largest = max(largest, magnitude(weights[j]));
+    return largest;
+}
+
+// A chunk in a line. Returns its largest magnitude.
+static __device__ __forceinline__ unsigned update_line(
+    const Parameter& p, const Rates& rates, const Moment& now, unsigned number) {
+    unsigned largest = 0;
+    const long long first = (long long)number * CHUNK + threadIdx.x * 8;
+    // One pack at a time: more under way would cost registers, and with them blocks.
+#pragma unroll 1
+    for (int r = 0; r < CHUNK / (THREADS * 8); ++r) {
+        const long long i = first + r * THREADS * 8;
+        if (i + 8 <= p.n) {
+            float weights[8];
+            update_pack(p, rates, now, i, weights);
+            if (CASTS) largest = largest_of(largest, weights);
+        } else {
+            for (long long j = i; j < p.n; ++j) {
+                const float weight = update_one(p, rates, now, j);
+                if (CASTS) largest = max(largest, magnitude(weight));
+            }
+        }
+    }
+    return largest;
+}
+
+#if CASTS
+// A tile: 8 threads across, each with 8 columns, and 32 down, each with 4 rows, whose bytes make one word of the transposed
+// tile. Returns its largest magnitude.
+static __device__ __forceinline__ unsigned update_tile(
+    const Parameter& p, const Rates& rates, const Moment& now, unsigned number) {
+    __shared__ unsigned tile[64][33];
+    const int across = threadIdx.x & 7, down = threadIdx.x >> 3;
+    const int tiles = (p.cols + 63) / 64;
+    const int row0 = (int)number / tiles * 128, col0 = (int)number % tiles * 64;
+    const int row = row0 + down * 4, col = col0 + across * 8;
+    unsigned largest = 0;
+    if (p.qt) __syncthreads();  // the last tile has been read
+    if (row < p.rows && col < p.cols) {
+        const float inverse = 1.0f / p.scale[0];
+        unsigned words[8] = {};
+#pragma unroll 1
+        for (int r = 0; r < 4; ++r) {
+            const long long i = (long long)(row + r) * p.cols + col;
+            float weights[8];
+            update_pack(p, rates, now, i, weights);
+            largest = largest_of(largest, weights);
+            Pack<FORMAT, 8> out;
+#pragma unroll
+            for (int j = 0; j < 8; ++j) {
+                from_float(weights[j] * inverse, out.values[j]);
+                words[j] |= (unsigned)out.values[j].bits << (8 * r);
+            }
+            if (p.q) *reinterpret_cast<Pack<FORMAT, 8>*>(p.q + i) = out;
+        }
+        if (p.qt) {
+#pragma unroll
+            for (int j = 0; j < 8; ++j) tile[across * 8 + j][down] = words[j];
+        }
+    }
+    if (p.qt) {
+        __syncthreads();
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int c = half * 32 + (threadIdx.x >> 3), words = (threadIdx.x & 7) * 4;
+            if (col0 + c < p.cols && row0 + words * 4 < p.rows) {
+                const uint4 bytes = {tile[c][words], tile[c][words + 1], tile[c][words + 2], tile[c][words + 3]};
+                *reinterpret_cast<uint4*>(p.qt + (long long)(col0 + c) * p.rows + row0 + words * 4) = bytes;
+            }
+        }
+    }
+    return largest;
+}
+
+// Adds a chunk's maximum to its parameter's; the last chunk leaves it where it is wanted.
+static __device__ __forceinline__ void add_maximum(const Parameter& p, unsigned largest, int step, unsigned* scratch) {
+    largest = block_reduce<Max>(largest, scratch);
+    if (threadIdx.x != 0) return;
+    atomicMax(p.cell, largest);
+    __threadfence();
+    if (atomicAdd(p.cell + 1, 1u) != (unsigned)p.chunks - 1u) return;
+    __threadfence();
+    const float amax = __uint_as_float(atomicExch(p.cell, 0u));
+    p.cell[1] = 0u;
+    if (p.amax) p.amax[0] = amax;
+    if (p.history) p.history[max(step + p.late, 0) % p.length] = amax;
+}
+#endif
+
+// Blocks take chunks in turn. `advance`: how far the counter moves when all blocks have read it; `through` counts them, zero
+// before and after a launch.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_all(
+    const Parameter* parameters, const Chunk* chunks, int count, const float* clip, int* step, int advance,
+    unsigned* through, Rates rates) {
+    const int before = *(const volatile int*)step;
+    const Moment now = moment(rates, before, clip[0]);
+#if CASTS
+    __shared__ unsigned scratch[32];
+#endif
+    for (int at = blockIdx.x; at < count; at += gridDim.x) {
+        const Chunk chunk = chunks[at];
+#if CASTS
+        // Read anew after every store, which might change it for all that the compiler knows: cheaper than its registers.
+        const Parameter& p = parameters[chunk.parameter];
+        const unsigned largest =
+            p.cols != 0 ? update_tile(p, rates, now, chunk.number) : update_line(p, rates, now, chunk.number);
+        if (p.cell) add_maximum(p, largest, before, scratch);
+#else
+        const Parameter p = parameters[chunk.parameter];
+        update_line(p, rates, now, chunk.number);
+#endif
+    }
+    if (advance == 0) return;
+    // Every thread of this block has read the counter before the barrier in `moment`.
+    if (threadIdx.x == 0) {
+        __threadfence();
+        if (atomicAdd(through, 1u) == gridDim.x - 1u) {
+            *through = 0u;
+            step[0] = before + advance;
+        }
+    }
+}
