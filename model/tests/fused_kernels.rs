@@ -35,6 +35,27 @@ fn fusions() -> Vec<Fused> {
     all
 }
 
+/// Casts and delayed scales run in one launch each, in every recipe.
+#[test]
+fn every_cast_and_scale_of_a_step_has_a_kernel() {
+    for precision in
+        Precision::ALL.into_iter().filter(|precision| !matches!(precision, Precision::Fp32 | Precision::Bf16))
+    {
+        let config = StepConfig { precision, ..StepConfig::example(preset("454m").unwrap(), 16, 2048) };
+        let step = fusion(layout(build(&config)));
+        let mut found = 0;
+        for node in step.init.iter().chain(&step.ops) {
+            if let Op::Fused(fused) = &node.op
+                && matches!(fused.pattern, Pattern::Cast | Pattern::Scales)
+            {
+                assert_eq!(fused.variants().len(), 1, "{} of {precision:?}: {fused:?}", node.label);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "{precision:?} casts nothing");
+    }
+}
+
 #[test]
 fn every_fused_kernel_of_every_preset_compiles_for_hopper() {
     if let Err(error) = nvrtc::version() {

@@ -45,6 +45,25 @@ static __device__ __forceinline__ void from_float(float x, e5m2& out) {
     out.bits = (unsigned char)pair;
 }
 
+// Two values as two bytes, the first in the lower one: one instruction where single values take one each.
+static __device__ __forceinline__ unsigned short pair_from_floats(float low, float high, e4m3) {
+    unsigned short pair;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+static __device__ __forceinline__ unsigned short pair_from_floats(float low, float high, e5m2) {
+    unsigned short pair;
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+// Four values as the bytes of one word, the first in the lowest.
+template <typename Q>
+static __device__ __forceinline__ unsigned word_from_floats(float a, float b, float c, float d) {
+    return (unsigned)pair_from_floats(a, b, Q{}) | (unsigned)pair_from_floats(c, d, Q{}) << 16;
+}
+
 // A value rounded to T and back.
 template <typename T>
 static __device__ __forceinline__ float rounded(float x) {

@@ -15,8 +15,9 @@ pub struct Source {
 }
 
 /// What sources include, by name.
-pub const HEADERS: [Source; 6] = [
+pub const HEADERS: [Source; 7] = [
     Source { name: "adamw.cuh", text: include_str!("../adamw/adamw.cuh") },
+    Source { name: "cast.cuh", text: include_str!("../quantise/cast.cuh") },
     Source { name: "cross_entropy.cuh", text: include_str!("../cross_entropy/cross_entropy.cuh") },
     Source { name: "element.cuh", text: include_str!("element.cuh") },
     Source { name: "gradient.cuh", text: include_str!("../gradient/gradient.cuh") },

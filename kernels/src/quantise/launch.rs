@@ -32,7 +32,7 @@ impl Tiling {
     }
 }
 
-fn largest(format: Dtype) -> f32 {
+pub(crate) fn largest(format: Dtype) -> f32 {
     format.max_finite().unwrap_or(1.0)
 }
 
@@ -114,7 +114,7 @@ impl Launch for Quantise {
             (false, ..) => ("any", (rows, cols.div_ceil(256))),
             (true, true, true) => ("both", (rows.div_ceil(128), cols.div_ceil(64))),
             (true, _, true) => ("transposed", (rows.div_ceil(128), cols.div_ceil(64))),
-            (true, ..) => ("row", (rows.div_ceil(128), cols.div_ceil(64))),
+            (true, ..) => ("row", (rows.div_ceil(64), cols.div_ceil(128))),
         };
         let kernel = Kernel::new(gpu, &SOURCE, &format!("quantise_{dtype}_{}_{layout}", self.format))?
             .grid(grid.0, grid.1)

@@ -127,6 +127,23 @@ extern "C" __global__ void scale_from_history(
     scale[0] = scale_of(__uint_as_float(amax), epsilon, largest, false);
 }
 
+struct DelayedScale {
+    const float* history;
+    float* scale;
+    float largest;
+};
+
+// One thread a scale.
+extern "C" __global__ void __launch_bounds__(32) scales_from_histories(
+    const DelayedScale* scales, int n, int length, float epsilon) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const DelayedScale one = scales[i];
+    unsigned amax = 0;
+    for (int j = 0; j < length; ++j) amax = max(amax, magnitude(one.history[j]));
+    one.scale[0] = scale_of(__uint_as_float(amax), epsilon, one.largest, false);
+}
+
 extern "C" __global__ void record_amax(const float* amax, const int* step, float* history, int length) {
     history[max(step[0], 0) % length] = amax[0];
 }
@@ -183,6 +200,45 @@ static __device__ __forceinline__ void quantise_tiles(const T* x, const float* s
     }
 }
 
+// As stored only: tiles of 64 rows × 128 columns, 256 threads: 16 across, each with 8 columns, and 16 down, each with 4 rows,
+// 16 apart, so that whole lines are read and written. Rows and columns are multiples of 16.
+template <typename T, typename Q>
+static __device__ __forceinline__ void quantise_rows(const T* x, const float* scale, Q* q, Tiling tiling) {
+    const int row0 = blockIdx.x * 64 + (threadIdx.x >> 4), col = blockIdx.y * 128 + (threadIdx.x & 15) * 8;
+    if (col >= tiling.cols) return;
+    const bool per_column = tiling.col_stride != 0 && tiling.col_shift == 0;
+    float values[4][8], scales[4];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+        const int row = row0 + r * 16;
+        if (row < tiling.rows) {
+            load<T, 8>(x + (long long)row * tiling.cols + col, values[r]);
+            scales[r] = scale[tiling.scale(row, col)];
+        }
+    }
+    float inverse[8];
+    if (per_column) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) inverse[j] = 1.0f / scale[tiling.scale(row0, col + j)];
+    }
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+        const int row = row0 + r * 16;
+        if (row >= tiling.rows) return;
+        if (!per_column) {
+            // 8 columns from a multiple of 8 share their scale.
+            const float one = 1.0f / scales[r];
+#pragma unroll
+            for (int j = 0; j < 8; ++j) inverse[j] = one;
+        }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) values[r][j] *= inverse[j];
+        const uint2 bytes = {word_from_floats<Q>(values[r][0], values[r][1], values[r][2], values[r][3]),
+                             word_from_floats<Q>(values[r][4], values[r][5], values[r][6], values[r][7])};
+        *reinterpret_cast<uint2*>(q + (long long)row * tiling.cols + col) = bytes;
+    }
+}
+
 // Any shape, one element a thread; either output may be null.
 template <typename T, typename Q>
 static __device__ __forceinline__ void quantise_any(const T* x, const float* scale, Q* q, Q* qt, Tiling tiling) {
@@ -198,7 +254,7 @@ static __device__ __forceinline__ void quantise_any(const T* x, const float* sca
 #define QUANTISE(T, T_NAME, Q) \
     extern "C" __global__ void __launch_bounds__(256) quantise_##T_NAME##_##Q##_row( \
         const T* x, const float* scale, Q* q, Q* qt, Tiling t) { \
-        quantise_tiles<T, Q, true, false>(x, scale, q, qt, t); \
+        quantise_rows<T, Q>(x, scale, q, t); \
     } \
     extern "C" __global__ void __launch_bounds__(256) quantise_##T_NAME##_##Q##_transposed( \
         const T* x, const float* scale, Q* q, Q* qt, Tiling t) { \

@@ -6,6 +6,24 @@
 // |x| as bits: ordered like the values, with NaN above infinity, so that an unsigned maximum lets NaN through.
 static __device__ __forceinline__ unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
 
+// The same of two bf16 values in one word, and the larger ones of two such words.
+static __device__ __forceinline__ unsigned magnitudes(unsigned pair) { return pair & 0x7fff7fffu; }
+
+static __device__ __forceinline__ unsigned larger_pair(unsigned a, unsigned b) {
+#if __CUDA_ARCH__ >= 900
+    unsigned out;
+    asm("max.u16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+    return out;
+#else
+    return max(a & 0xffffu, b & 0xffffu) | max(a & 0xffff0000u, b & 0xffff0000u);
+#endif
+}
+
+// The larger of a word's two magnitudes, as the bits of a float.
+static __device__ __forceinline__ unsigned larger_of_pair(unsigned pair) {
+    return max(pair << 16, pair & 0xffff0000u);
+}
+
 static __device__ __forceinline__ float scale_of(float amax, float epsilon, float largest, bool power_of_two) {
     if (amax < epsilon) amax = epsilon;  // NaN stays
     const float scale = amax / largest;

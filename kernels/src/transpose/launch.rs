@@ -13,8 +13,12 @@ impl Launch for Transpose {
         // Elements of one 4-byte word, where rows start on words on both sides.
         let word = 4 / bytes;
         let pack = if self.rows.is_multiple_of(word) && self.cols.is_multiple_of(word) { word } else { 1 };
-        let tile = 32 * pack;
-        let kernel = Kernel::new(gpu, &SOURCE, &format!("transpose_{bytes}_v{pack}"))?
+        let (name, tile) = if bytes == 1 && self.rows.is_multiple_of(16) && self.cols.is_multiple_of(16) {
+            ("transpose_bytes_tiles".to_owned(), 128)
+        } else {
+            (format!("transpose_{bytes}_v{pack}"), 32 * pack)
+        };
+        let kernel = Kernel::new(gpu, &SOURCE, &name)?
             .grid(self.rows.div_ceil(tile), self.cols.div_ceil(tile))
             .pointer(operands.pointer("x"))
             .pointer(operands.pointer("y"))

@@ -1,5 +1,7 @@
 // A transposed copy through tiles in shared memory. Elements are moved by size alone; K elements of one word travel together
 // where the shape allows it, so that rows of a tile are whole 128-byte lines on both sides.
+#include "cast.cuh"
+
 template <typename U, int K>
 static __device__ __forceinline__ void transpose(const U* x, U* y, int rows, int cols) {
     constexpr int TILE = 32 * K;
@@ -34,3 +36,40 @@ TRANSPOSE(unsigned char, 1, 1)
 TRANSPOSE(unsigned short, 2, 2)
 TRANSPOSE(unsigned short, 2, 1)
 TRANSPOSE(unsigned, 4, 1)
+
+// Bytes, rows and columns multiples of 16: tiles of 128 × 128, 256 threads: 16 across, each with 8 columns, and 16 down, each with
+// 4 rows, twice.
+extern "C" __global__ void __launch_bounds__(256) transpose_bytes_tiles(
+    const unsigned char* x, unsigned char* y, int rows, int cols) {
+    __shared__ TransposedTile<16, 32> tile;
+    const int across = threadIdx.x & 15, down = threadIdx.x >> 4;
+    const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, col = col0 + across * 8;
+    uint2 bytes[2][4];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        const int row = row0 + (h * 16 + down) * 4;
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            bytes[h][r] = uint2{0, 0};
+            if (row < rows && col < cols)
+                bytes[h][r] = *reinterpret_cast<const uint2*>(x + (long long)(row + r) * cols + col);
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        unsigned columns[4];
+        transpose_bytes(bytes[h][0].x, bytes[h][1].x, bytes[h][2].x, bytes[h][3].x, columns);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) tile.put(across, j, h * 16 + down, columns[j]);
+        transpose_bytes(bytes[h][0].y, bytes[h][1].y, bytes[h][2].y, bytes[h][3].y, columns);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) tile.put(across, j + 4, h * 16 + down, columns[j]);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int column = i * 32 + (threadIdx.x >> 3), chunk = threadIdx.x & 7;
+        if (col0 + column < cols && row0 + chunk * 16 < rows)
+            *reinterpret_cast<uint4*>(y + (long long)(col0 + column) * rows + row0 + chunk * 16) = tile.get(column, chunk);
+    }
+}

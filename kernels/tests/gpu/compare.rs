@@ -125,7 +125,8 @@ fn on_gpu(gpu: &Gpu, op: &Op, params: &[Param], operands: &[Buffer<f32>]) -> Vec
     params.iter().zip(&slices).map(|(param, slice)| gpu.download_tensor(slice, param.dtype).unwrap()).collect()
 }
 
-fn bits(buffer: &Buffer<f32>) -> Vec<u32> {
+/// Every element as bits, so that NaN equals itself.
+pub fn bits(buffer: &Buffer<f32>) -> Vec<u32> {
     match buffer {
         Buffer::Real(values) => values.iter().map(|v| v.to_bits()).collect(),
         Buffer::Bf16(values) => values.iter().map(|v| v.to_bits().into()).collect(),

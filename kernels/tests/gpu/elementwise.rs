@@ -65,7 +65,7 @@ fn sums_casts_and_transposes_are_exact() {
         }
     }
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::E4m3, Dtype::E5m2] {
-        for (rows, cols) in [(1, 1), (1, 64), (1000, 896), (37, 53), (130, 66), (128, 256), (4096, 36)] {
+        for (rows, cols) in [(1, 1), (1, 64), (1000, 896), (37, 53), (130, 66), (128, 256), (144, 1040), (4096, 36)] {
             check(&gpu, &Op::Transpose(transpose::Transpose { rows, cols, dtype }), Near::Exact);
         }
         for to in [Dtype::F32, Dtype::Bf16, Dtype::E4m3, Dtype::E5m2] {

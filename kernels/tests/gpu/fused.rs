@@ -7,7 +7,7 @@ use stepwatch_kernels::gpu::{Gpu, Slice, launch};
 use stepwatch_kernels::op::{Access, Op, Param};
 use stepwatch_kernels::tensor::Buffer;
 
-use crate::compare::{Near, Random, compare, values};
+use crate::compare::{Near, Random, bits, compare, values};
 
 /// A fusion of parts whose operands are named: names in `hidden` become temporaries, all others operands of the whole; those
 /// in `unread` need not be written.
@@ -87,7 +87,7 @@ pub fn check_fused(gpu: &Gpu, fused: &Fused, near: Near, ids_below: usize, given
             continue;
         }
         let what = format!("{:?} operand {index} `{}` {:?}: {fused:?}", fused.pattern, param.name, param.shape);
-        assert!(first[index] == second[index], "two runs differ: {what}");
+        assert!(bits(&first[index]) == bits(&second[index]), "two runs differ: {what}");
         compare(&parts[index].view().values(), &first[index].view().values(), near, &what);
     }
 }

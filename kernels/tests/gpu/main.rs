@@ -7,6 +7,7 @@ mod attention;
 mod compare;
 mod elementwise;
 mod fused;
+mod fused_cast;
 mod fused_step;
 mod gemm;
 mod quantise;

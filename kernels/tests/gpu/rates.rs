@@ -136,42 +136,52 @@ pub fn fill(gpu: &Gpu, param: &Param, slice: &Slice, random: &mut Random) {
     }
 }
 
+/// Prints what an op reaches.
+pub fn rate(gpu: &Gpu, name: &str, op: &Op) {
+    const REPEATS: usize = 20;
+    let mut random = Random::new(1);
+    let params = op.signature();
+    let slices: Vec<Slice> = params.iter().map(|param| gpu.allocate(param.bytes()).unwrap()).collect();
+    for (param, slice) in params.iter().zip(&slices).filter(|(param, _)| param.access != Access::Write) {
+        fill(gpu, param, slice, &mut random);
+    }
+    let scratch = gpu.allocate(launch::scratch_bytes(op)).unwrap();
+    let prepared = match launch::prepare(gpu, op, &slices, &scratch) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            println!("{name:<26} {error}");
+            return;
+        }
+    };
+    let (before, after) = (Clocks::new(gpu).unwrap(), Clocks::new(gpu).unwrap());
+    let (start, end) = (Event::new(gpu).unwrap(), Event::new(gpu).unwrap());
+    for _ in 0..3 {
+        gpu.enqueue(&prepared).unwrap();
+    }
+    before.record(gpu).unwrap();
+    start.record(gpu).unwrap();
+    for _ in 0..REPEATS {
+        gpu.enqueue(&prepared).unwrap();
+    }
+    end.record(gpu).unwrap();
+    after.record(gpu).unwrap();
+    end.wait().unwrap();
+    let ns = end.since(&start).unwrap() / REPEATS as f64;
+    let clock = after.since(gpu, &before).unwrap().map_or(0.0, |(_, hz)| hz / 1e6);
+    println!("{name:<26} {:>9.1} {:>8.0} {:>9.1} {clock:>6.0}", ns / 1e3, op.bytes() / ns, op.flops() / ns / 1e3);
+}
+
+/// The heading of [`rate`]'s lines.
+pub fn heading() {
+    println!("{:<26} {:>9} {:>8} {:>9} {:>6}", "op", "µs", "GB/s", "TFLOP/s", "MHz");
+}
+
 #[test]
 #[ignore = "needs a GPU"]
 fn rates() {
-    const REPEATS: usize = 20;
     let gpu = open();
-    let mut random = Random::new(1);
-    println!("{:<26} {:>9} {:>8} {:>9} {:>6}", "op", "µs", "GB/s", "TFLOP/s", "MHz");
+    heading();
     for (name, op) in ops() {
-        let params = op.signature();
-        let slices: Vec<Slice> = params.iter().map(|param| gpu.allocate(param.bytes()).unwrap()).collect();
-        for (param, slice) in params.iter().zip(&slices).filter(|(param, _)| param.access != Access::Write) {
-            fill(&gpu, param, slice, &mut random);
-        }
-        let scratch = gpu.allocate(launch::scratch_bytes(&op)).unwrap();
-        let prepared = match launch::prepare(&gpu, &op, &slices, &scratch) {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                println!("{name:<26} {error}");
-                continue;
-            }
-        };
-        let (before, after) = (Clocks::new(&gpu).unwrap(), Clocks::new(&gpu).unwrap());
-        let (start, end) = (Event::new(&gpu).unwrap(), Event::new(&gpu).unwrap());
-        for _ in 0..3 {
-            gpu.enqueue(&prepared).unwrap();
-        }
-        before.record(&gpu).unwrap();
-        start.record(&gpu).unwrap();
-        for _ in 0..REPEATS {
-            gpu.enqueue(&prepared).unwrap();
-        }
-        end.record(&gpu).unwrap();
-        after.record(&gpu).unwrap();
-        end.wait().unwrap();
-        let ns = end.since(&start).unwrap() / REPEATS as f64;
-        let clock = after.since(&gpu, &before).unwrap().map_or(0.0, |(_, hz)| hz / 1e6);
-        println!("{name:<26} {:>9.1} {:>8.0} {:>9.1} {clock:>6.0}", ns / 1e3, op.bytes() / ns, op.flops() / ns / 1e3);
+        rate(&gpu, name, &op);
     }
 }

@@ -1,0 +1,54 @@
+// Casts of packs of 8 neighbouring bf16 values, and the tile in shared memory through which casts are written transposed.
+#pragma once
+#include "element.cuh"
+
+// The values of a word: the first in the lower half.
+static __device__ __forceinline__ float low_float(unsigned pair) { return __uint_as_float(pair << 16); }
+static __device__ __forceinline__ float high_float(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// 8 values, each times its own factor, as 8 bytes.
+template <typename Q>
+static __device__ __forceinline__ uint2 cast_pack(const uint4& pack, const float (&inverse)[8]) {
+    return uint2{
+        word_from_floats<Q>(low_float(pack.x) * inverse[0], high_float(pack.x) * inverse[1],
+                            low_float(pack.y) * inverse[2], high_float(pack.y) * inverse[3]),
+        word_from_floats<Q>(low_float(pack.z) * inverse[4], high_float(pack.z) * inverse[5],
+                            low_float(pack.w) * inverse[6], high_float(pack.w) * inverse[7])};
+}
+
+template <typename Q>
+static __device__ __forceinline__ uint2 cast_pack(const uint4& pack, float inverse) {
+    const float same[8] = {inverse, inverse, inverse, inverse, inverse, inverse, inverse, inverse};
+    return cast_pack<Q>(pack, same);
+}
+
+// Four rows of four bytes become four columns, row 0 in the lowest byte.
+static __device__ __forceinline__ void transpose_bytes(unsigned a, unsigned b, unsigned c, unsigned d, unsigned (&out)[4]) {
+    const unsigned low_ab = __byte_perm(a, b, 0x5140), low_cd = __byte_perm(c, d, 0x5140);
+    const unsigned high_ab = __byte_perm(a, b, 0x7362), high_cd = __byte_perm(c, d, 0x7362);
+    out[0] = __byte_perm(low_ab, low_cd, 0x5410);
+    out[1] = __byte_perm(low_ab, low_cd, 0x7632);
+    out[2] = __byte_perm(high_ab, high_cd, 0x5410);
+    out[3] = __byte_perm(high_ab, high_cd, 0x7632);
+}
+
+// A tile of bytes, transposed: ACROSS × 8 columns, each of WORDS words of 4 rows. A warp that writes one word for each of its
+// ACROSS column groups and 32 / ACROSS neighbouring words meets every bank once, and so does one that reads 16 bytes a thread.
+template <int ACROSS, int WORDS>
+struct TransposedTile {
+    static constexpr int SPREAD = 32 / ACROSS;
+    alignas(16) unsigned words[ACROSS * 8 * WORDS];
+
+    // Rows 4·word … 4·word + 3 of column `8 * across + j`.
+    __device__ __forceinline__ void put(int across, int j, int word, unsigned rows) {
+        words[(across * 8 + j) * WORDS + (word ^ (SPREAD * across))] = rows;
+    }
+
+    // Rows 16·chunk … 16·chunk + 15 of a column.
+    __device__ __forceinline__ uint4 get(int column, int chunk) const {
+        const int spread = SPREAD * (column >> 3);
+        const uint4 v = *reinterpret_cast<const uint4*>(&words[column * WORDS + ((chunk * 4) ^ (spread & ~3))]);
+        if constexpr (SPREAD % 4 == 0) return v;
+        return (spread & 2) ? uint4{v.z, v.w, v.x, v.y} : v;
+    }
+};
