@@ -56,7 +56,8 @@ pub fn architecture((major, minor): (i32, i32)) -> String {
 /// If no compiler is found, or the source does not compile.
 pub(crate) fn cubin(source: &Source, defines: &[String], architecture: &str) -> Result<Compiled, GpuError> {
     let compiler = version()?;
-    let entry = cache_folder().map(|folder| folder.join(entry_name(source, defines, architecture, compiler)));
+    let folder = cache_folder().map(|folder| folder.join("kernels"));
+    let entry = folder.map(|folder| folder.join(entry_name(source, defines, architecture, compiler)));
     if let Some(cubin) = entry.as_deref().and_then(read_entry) {
         return Ok(Compiled { cubin, log: String::new(), cached: true });
     }
@@ -136,13 +137,13 @@ fn status(call: &'static str, status: sys::nvrtcResult) -> Result<(), GpuError> 
     status.result().map_err(|error| GpuError::Nvrtc { call, status: format!("{:?}", error.0) })
 }
 
-/// Where entries lie; `None` if there is no home to put them in.
-fn cache_folder() -> Option<PathBuf> {
+/// Where what costs time to find is kept; `None` if there is no home to put it in.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("STEPWATCH_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("stepwatch")))
         .or_else(|| variable("HOME").map(|folder| folder.join(".cache/stepwatch")))
-        .map(|folder| folder.join("kernels"))
 }
 
 fn entry_name(source: &Source, defines: &[String], architecture: &str, (major, minor): (i32, i32)) -> String {

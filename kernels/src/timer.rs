@@ -39,6 +39,23 @@ impl Event {
             .map_err(|error| GpuError::driver("cuEventRecord", error))
     }
 
+    /// [`Self::record`] where the stream is being captured: as a node of the graph, which each launch records anew.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub(crate) fn record_in_graph(&self, gpu: &Gpu) -> Result<(), GpuError> {
+        /// `CU_EVENT_RECORD_EXTERNAL`.
+        const EXTERNAL: u32 = 1;
+        // SAFETY: event and stream are live.
+        unsafe { sys::cuEventRecordWithFlags(self.event, gpu.stream(), EXTERNAL) }
+            .result()
+            .map_err(|error| GpuError::driver("cuEventRecordWithFlags", error))
+    }
+
+    pub(crate) const fn raw(&self) -> sys::CUevent {
+        self.event
+    }
+
     /// Waits until it has passed.
     ///
     /// # Errors

@@ -31,12 +31,15 @@ pub struct Plan {
     /// Bytes of device memory the plan places.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// The executor's own pinned choices, by op label.
+    /// The executor's own pinned choices: the algorithm of each matrix product, by what the product is.
     #[serde(default)]
     pub algorithms: BTreeMap<String, serde_json::Value>,
-    /// Seconds spent to settle it.
+    /// Seconds spent to settle it, the search left out.
     #[serde(default)]
     pub compile_seconds: f64,
+    /// Seconds spent to search for algorithms.
+    #[serde(default)]
+    pub search_seconds: f64,
 }
 
 /// A pass that was asked for and does nothing here.
@@ -93,7 +96,22 @@ impl Plan {
             memory_bytes: memory_bytes(step),
             algorithms: BTreeMap::new(),
             compile_seconds,
+            search_seconds: 0.0,
         }
+    }
+
+    /// Pins algorithms; the hash is then of the list with them.
+    pub fn pin(&mut self, algorithms: BTreeMap<String, serde_json::Value>) {
+        if !algorithms.is_empty() {
+            let mut digest = Sha256::new();
+            digest.update(&self.hash);
+            for (product, pinned) in &algorithms {
+                // What was measured on the way is no part of what runs.
+                digest.update(format!("\n{product}\n{}", pinned["algorithm"]));
+            }
+            self.hash = hex(&digest.finalize());
+        }
+        self.algorithms = algorithms;
     }
 }
 
@@ -114,5 +132,10 @@ pub fn hash(step: &Step) -> String {
         digest.update(b"\n");
     }
     digest.update(serde_json::to_vec(&step.placement).unwrap_or_default());
-    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest.finalize())
+}
+
+/// The first 64 bits of a digest.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,15 +7,16 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::build::build;
-use crate::config::{Attention, StepConfig};
+use crate::config::{Attention, Pass, StepConfig};
 use crate::count::{count, fp8_linears, model_flops_per_token};
 use crate::data::Source;
 use crate::exec::cpu::Cpu;
-use crate::exec::cuda::{Cuda, Ended};
+use crate::exec::cuda::{Choices, Cuda, Ended};
 use crate::exec::null::{End, Null, rule};
-use crate::ir::Node;
+use crate::exec::search;
+use crate::ir::{Node, Step};
 use crate::passes::{Compiled, asked_for, pipeline};
-use crate::plan::{Plan, Verification};
+use crate::plan::{Plan, SkippedPass, Verification};
 use crate::verify;
 use stepwatch_kernels::gpu::GpuError;
 
@@ -47,6 +48,8 @@ pub struct StepTime {
     pub t_ns: u64,
     /// Its duration as the device saw it, ns.
     pub gpu_ns: u64,
+    /// The same by phase: forward, backward, optimiser; zeros where it is not known.
+    pub phases_ns: [u64; 3],
     /// Its SM cycles; 0 where there is no such counter.
     pub cycles: u64,
     /// Its mean loss, nats.
@@ -70,6 +73,8 @@ pub struct Description {
     pub attention: String,
     /// The passes applied, in order.
     pub passes: Vec<String>,
+    /// Passes that the plan has and that did not come about here, each with its reason.
+    pub skipped_passes: Vec<SkippedPass>,
     /// Model FLOPs a token by the reporting convention 6·N + 6·L·d·S.
     pub flops_per_token: f64,
 }
@@ -144,13 +149,7 @@ impl Session {
                 let found = null_plan(config, rule.plan_hash.as_deref(), rule.peak_memory_bytes);
                 (Runner::Null { null: Null::new(rule, config, seed, process()), now_ns: 0 }, found)
             }
-            Backend::Cuda => {
-                let compiled = compile(config, backend)?;
-                let found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
-                let source = Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
-                let cuda = Box::new(Cuda::open(compiled.step, seed, &source.batch(0), opened)?);
-                (Runner::Cuda { cuda, source, seen: 0 }, found)
-            }
+            Backend::Cuda => open_on_gpu(config, plan, seed, opened)?,
             Backend::Cpu => {
                 let compiled = compile(config, backend)?;
                 let found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
@@ -162,14 +161,7 @@ impl Session {
                 (Runner::Cpu { cpu, source }, found)
             }
         };
-        if let Some(plan) = plan
-            && plan.hash != found.hash
-        {
-            return Err(SessionError::Failed(format!(
-                "the plan is of another step ({} where this build makes {}): prepare the cell again",
-                plan.hash, found.hash
-            )));
-        }
+        same_step(plan, &found)?;
         let device = match &runner {
             Runner::Cpu { .. } => format!("CPU, {} threads", rayon::current_num_threads()),
             Runner::Cuda { cuda, .. } => cuda.facts().name.clone(),
@@ -179,7 +171,15 @@ impl Session {
             Runner::Cuda { cuda, .. } => Some(cuda.facts().uuid.clone()),
             _ => None,
         };
-        let description = Description { device_uuid, ..describe(config, device, &found) };
+        let mut description = Description { device_uuid, ..describe(config, device, &found) };
+        if let Runner::Cuda { cuda, .. } = &runner
+            && let Some(why) = cuda.refused()
+        {
+            description.passes.retain(|pass| pass != Pass::Graph.name());
+            description
+                .skipped_passes
+                .push(SkippedPass { name: Pass::Graph.name().to_owned(), reason: why.to_owned() });
+        }
         let plan = plan.cloned().unwrap_or(found);
         Ok(Self { runner, plan, description, opened, steps: 0 })
     }
@@ -258,7 +258,8 @@ impl Session {
                 let gpu_ns = nanoseconds(start);
                 let ports = cpu.step().ports;
                 let (loss, grad_norm) = (cpu.scalar(ports.loss), cpu.scalar(ports.grad_norm));
-                StepTime { step, t_ns: nanoseconds(self.opened), gpu_ns, cycles: 0, loss, grad_norm }
+                let t_ns = nanoseconds(self.opened);
+                StepTime { step, t_ns, gpu_ns, phases_ns: [0; 3], cycles: 0, loss, grad_norm }
             }
             Runner::Cuda { .. } => {
                 self.submit(1)?;
@@ -268,7 +269,8 @@ impl Session {
             Runner::Null { null, now_ns } => {
                 let gpu_ns = null.step().map_err(scripted_end)?;
                 *now_ns += gpu_ns;
-                StepTime { step, t_ns: *now_ns, gpu_ns, cycles: 0, loss: null.rule().loss, grad_norm: 1.0 }
+                let loss = null.rule().loss;
+                StepTime { step, t_ns: *now_ns, gpu_ns, phases_ns: [0; 3], cycles: 0, loss, grad_norm: 1.0 }
             }
         };
         self.steps += 1;
@@ -276,11 +278,52 @@ impl Session {
     }
 }
 
+/// Opens a cell on the GPU, with the algorithms of its plan. Without a plan it searches itself, if it is to search.
+fn open_on_gpu(
+    config: &StepConfig,
+    plan: Option<&Plan>,
+    seed: u64,
+    opened: Instant,
+) -> Result<(Runner, Plan), SessionError> {
+    let compiled = compile(config, Backend::Cuda)?;
+    let applied = |pass| compiled.applied.contains(&pass);
+    let mut found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
+    found.pin(match plan {
+        Some(plan) => plan.algorithms.clone(),
+        None if applied(Pass::Search) => searched(&compiled.step)?,
+        None => BTreeMap::new(),
+    });
+    same_step(plan, &found)?;
+    let algorithms = search::algorithms(&found.algorithms).map_err(SessionError::Failed)?;
+    let choices = Choices { algorithms, graph: applied(Pass::Graph) };
+    let source = Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
+    let cuda = Box::new(Cuda::open_with(compiled.step, seed, &source.batch(0), opened, &choices)?);
+    Ok((Runner::Cuda { cuda, source, seen: 0 }, found))
+}
+
+/// Searches for algorithms, as a plan keeps them.
+fn searched(step: &Step) -> Result<BTreeMap<String, serde_json::Value>, SessionError> {
+    let pinned = search::search_all(step)?.into_iter();
+    let written = pinned.map(|(product, pinned)| Ok((product, serde_json::to_value(pinned)?)));
+    written.collect::<Result<_, serde_json::Error>>().map_err(|error| SessionError::Failed(error.to_string()))
+}
+
+/// Refuses a plan of anything else than what is run.
+fn same_step(plan: Option<&Plan>, found: &Plan) -> Result<(), SessionError> {
+    match plan {
+        Some(plan) if plan.hash != found.hash => Err(SessionError::Failed(format!(
+            "the plan is of another step ({} where this build makes {}): prepare the cell again",
+            plan.hash, found.hash
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The time of a step that the GPU ended, numbered by those seen before it.
 const fn time_of(ended: Ended, seen: &mut u64) -> StepTime {
-    let Ended { t_ns, gpu_ns, cycles, loss, grad_norm } = ended;
+    let Ended { t_ns, gpu_ns, phases_ns, cycles, loss, grad_norm } = ended;
     *seen += 1;
-    StepTime { step: *seen - 1, t_ns, gpu_ns, cycles, loss, grad_norm }
+    StepTime { step: *seen - 1, t_ns, gpu_ns, phases_ns, cycles, loss, grad_norm }
 }
 
 /// A step whose loss or norm is no number ends the session.
@@ -330,6 +373,11 @@ pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<Prepa
     let compiled = compile(config, backend)?;
     let mut plan = Plan::of(&compiled, 0.0);
     plan.compile_seconds = start.elapsed().as_secs_f64();
+    if backend == Backend::Cuda && compiled.applied.contains(&Pass::Search) {
+        let start = Instant::now();
+        plan.pin(searched(&compiled.step)?);
+        plan.search_seconds = start.elapsed().as_secs_f64();
+    }
     drop(compiled);
     if backend == Backend::Cpu {
         check_memory(plan.memory_bytes)?;
@@ -456,6 +504,7 @@ fn describe(config: &StepConfig, device: String, plan: &Plan) -> Description {
         fp8_linears: fp8_linears(config).count() as u64,
         attention: attention.to_owned(),
         passes: plan.passes.clone(),
+        skipped_passes: Vec::new(),
         flops_per_token: model_flops_per_token(&config.dims, config.seq_len),
     }
 }

@@ -5,8 +5,8 @@
 use std::time::Instant;
 
 use stepwatch_kernels::Precision;
-use stepwatch_model::config::{Attention, Compile, Dims, Head, OptimizerState, StepConfig, preset};
-use stepwatch_model::session::{Backend, Session, SessionError, prepare, profile};
+use stepwatch_model::config::{Attention, Compile, Dims, Head, OptimizerState, Pass, StepConfig, preset};
+use stepwatch_model::session::{Backend, OpTime, Session, SessionError, StepTime, prepare, profile};
 use stepwatch_model::verify::{first_step, first_step_on_gpu, worst_sqnr};
 
 /// Two blocks that every recipe takes; the sequence ends in a tile that is not full.
@@ -117,6 +117,115 @@ fn a_cell_verifies_and_its_profile_adds_up() {
     assert_eq!(ops.last().unwrap().class, "gap");
 }
 
+/// Steps of a session, all submitted before any is waited for.
+fn steps(session: &mut Session, count: usize) -> Vec<StepTime> {
+    let mut found = session.advance(count).unwrap();
+    found.extend(session.drain().unwrap());
+    assert_eq!(found.len(), count);
+    found
+}
+
+/// Loss and gradient norm of every step, bit for bit.
+fn bits(steps: &[StepTime]) -> Vec<(u64, u64)> {
+    steps.iter().map(|step| (step.loss.to_bits(), step.grad_norm.to_bits())).collect()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_graph_leaves_the_bits_of_single_launches() {
+    for precision in Precision::ALL {
+        for (attention, passes) in [
+            (Attention::Flash, vec![Pass::Place]),
+            (Attention::Naive, vec![]),
+            (Attention::Cudnn, vec![Pass::Layout, Pass::Fusion, Pass::Place]),
+        ] {
+            if attention == Attention::Cudnn && precision == Precision::Fp32 {
+                continue;
+            }
+            let seq_len = if precision == Precision::Fp8Block128 { 192 } else { 200 };
+            let config = StepConfig { learning_rate: 1e-3, seq_len, ..small(precision, attention) };
+            let with_graph = passes.iter().copied().chain([Pass::Graph]).collect();
+            let what = format!("{} {attention:?} {passes:?}", precision.name());
+            let open = |compile| {
+                let config = StepConfig { compile, ..config.clone() };
+                Session::open(&config, Backend::Cuda, None, 5).unwrap_or_else(|error| panic!("{what}: {error}"))
+            };
+            let single = if passes.is_empty() { Compile::None } else { Compile::Passes(passes.clone()) };
+            let single = steps(&mut open(single), 5);
+            let mut session = open(Compile::Passes(with_graph));
+            let described = session.describe();
+            assert!(described.passes.contains(&"graph".to_owned()), "{what}: {:?}", described.skipped_passes);
+            let graph = steps(&mut session, 5);
+            println!("{what}: {:?} single, {:?} as a graph", single[4].gpu_ns, graph[4].gpu_ns);
+            for step in single.iter().chain(&graph) {
+                let sum: u64 = step.phases_ns.iter().sum();
+                assert!(step.phases_ns.iter().all(|ns| *ns > 0), "{what}: {step:?}");
+                assert!(sum.abs_diff(step.gpu_ns) < 3_000, "{what}: phases add up to the step: {step:?}");
+            }
+            // cuDNN's backward pass does not repeat itself, graph or not: only what comes before it is held to the bit.
+            let held = if attention == Attention::Cudnn { 1 } else { 5 };
+            let loss = |steps: &[StepTime]| steps[..held].iter().map(|step| step.loss.to_bits()).collect::<Vec<_>>();
+            assert_eq!(loss(&single), loss(&graph), "{what}");
+            if attention != Attention::Cudnn {
+                assert_eq!(bits(&single), bits(&graph), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn a_searched_plan_runs_the_same_bits_in_every_session() {
+    for precision in [Precision::Bf16, Precision::Fp8Tensorwise] {
+        let compile = Compile::Passes(vec![Pass::Search]);
+        let config = StepConfig { learning_rate: 1e-3, compile, ..small(precision, Attention::Flash) };
+        let prepared = prepare(&config, Backend::Cuda, 3).unwrap();
+        assert!(prepared.verification.ok, "{:?}", prepared.verification.failures);
+        let plan = prepared.plan;
+        println!("{} searched in {:.2} s: {:#?}", precision.name(), plan.search_seconds, plan.algorithms);
+        assert!(plan.passes.contains(&"search".to_owned()) && plan.algorithms.len() >= 15, "{:?}", plan.passes);
+        let run = || bits(&steps(&mut Session::open(&config, Backend::Cuda, Some(&plan), 5).unwrap(), 4));
+        let first = run();
+        assert_eq!(first, run(), "{}", precision.name());
+        // Another algorithm sums in another order and means the same.
+        let plain = StepConfig { compile: Compile::None, ..config.clone() };
+        let plain = steps(&mut Session::open(&plain, Backend::Cuda, None, 5).unwrap(), 1)[0];
+        let loss = f64::from_bits(first[0].0);
+        assert!((loss / plain.loss - 1.0).abs() < 1e-3, "{loss} for {}", plain.loss);
+        let mut other = plan.clone();
+        let (product, mut pinned) = other.algorithms.pop_first().unwrap();
+        pinned["library"] = 1.into();
+        other.algorithms.insert(product, pinned);
+        let error = Session::open(&config, Backend::Cuda, Some(&other), 5).unwrap_err().to_string();
+        assert!(error.contains("the plan's algorithms are of cuBLASLt 1, and cuBLASLt "), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn every_pass_alone_means_what_none_means() {
+    for precision in [Precision::Bf16, Precision::Fp8Tensorwise, Precision::Fp8Delayed, Precision::Fp8Rowwise] {
+        let config = StepConfig { learning_rate: 1e-3, ..small(precision, Attention::Flash) };
+        let run = |compile: Compile| {
+            let config = StepConfig { compile, ..config.clone() };
+            steps(&mut Session::open(&config, Backend::Cuda, None, 5).unwrap(), 3)
+        };
+        let none = run(Compile::None);
+        for pass in Pass::ALL {
+            let found = run(Compile::Passes(vec![pass]));
+            println!("{} {}: {:?} {:?}", precision.name(), pass.name(), found[2].loss, none[2].loss);
+            if matches!(pass, Pass::Layout | Pass::Place | Pass::Graph) {
+                assert_eq!(bits(&found), bits(&none), "{} {}", precision.name(), pass.name());
+                continue;
+            }
+            for (found, none) in found.iter().zip(&none) {
+                assert!((found.loss / none.loss - 1.0).abs() < 2e-3, "{found:?} {none:?}");
+                assert!((found.grad_norm / none.grad_norm - 1.0).abs() < 2e-2, "{found:?} {none:?}");
+            }
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs a GPU"]
 fn what_does_not_fit_is_out_of_memory() {
@@ -127,6 +236,110 @@ fn what_does_not_fit_is_out_of_memory() {
     };
     let error = Session::open(&config, Backend::Cuda, None, 1).unwrap_err();
     assert!(matches!(error, SessionError::OutOfMemory(_)), "{error}");
+}
+
+/// 454m with bf16 states and without clipping, as the peers are measured.
+fn peer_cell(batch_size: usize, precision: Precision, attention: Attention, compile: Compile) -> StepConfig {
+    StepConfig {
+        precision,
+        attention,
+        compile,
+        optimizer_state: OptimizerState::Bf16,
+        clip: 0.0,
+        ..StepConfig::example(preset("454m").unwrap(), batch_size, 2048)
+    }
+}
+
+/// Opens a cell, warms it up for a second and prints a line of what it reaches; the session if it opened.
+fn rate(config: &StepConfig) -> bool {
+    let name = format!("×{} {} {:?} {}", config.batch_size, config.precision.name(), config.attention, config.compile);
+    let start = Instant::now();
+    let mut session = match Session::open(config, Backend::Cuda, None, 1) {
+        Ok(session) => session,
+        Err(error) => {
+            println!("{name:<48} {error}");
+            return false;
+        }
+    };
+    let setup = start.elapsed().as_secs_f64() - session.plan().search_seconds;
+    let start = Instant::now();
+    steps(&mut session, 1);
+    let first = start.elapsed().as_secs_f64();
+    let warm = Instant::now();
+    while warm.elapsed().as_secs_f64() < 1.0 {
+        steps(&mut session, 4);
+    }
+    let mut found = steps(&mut session, 16);
+    let loss = found.last().unwrap().loss;
+    found.sort_by_key(|step| step.gpu_ns);
+    let step = found[found.len() / 2];
+    let [forward, backward, optimiser] = step.phases_ns.map(|ns| ns as f64 / 1e6);
+    println!(
+        "{name:<48} {:>8.2} ms ({forward:.1} + {backward:.1} + {optimiser:.1}) {:>8.0} tokens/s {:>5.0} MHz {:>6.2} GiB \
+         setup {setup:.2} s, search {:.2} s, first {first:.3} s, loss {loss:.4}, {:?}",
+        step.gpu_ns as f64 / 1e6,
+        config.tokens() as f64 * 1e9 / step.gpu_ns as f64,
+        step.cycles as f64 * 1e3 / step.gpu_ns as f64,
+        session.peak_memory_bytes() as f64 / f64::from(1 << 30),
+        session.plan().search_seconds,
+        session.describe().passes,
+    );
+    true
+}
+
+/// Time, FLOP/s and bytes/s by class, then by op.
+fn print_profile(ops: &[OpTime]) {
+    let mut classes: Vec<(String, f64, f64, f64, u64)> = Vec::new();
+    for op in ops {
+        match classes.iter_mut().find(|class| class.0 == op.class) {
+            Some(class) => {
+                class.1 += op.gpu_ns;
+                class.2 += op.flops;
+                class.3 += op.bytes;
+                class.4 += op.count;
+            }
+            None => classes.push((op.class.clone(), op.gpu_ns, op.flops, op.bytes, op.count)),
+        }
+    }
+    classes.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let line = |name: String, count: u64, ns: f64, flops: f64, bytes: f64| {
+        let (rate, moved) = (flops / ns / 1e3, bytes / ns);
+        println!("    {name:<56} {count:>4} {:>9.3} ms {rate:>7.0} TFLOP/s {moved:>6.0} GB/s", ns / 1e6);
+    };
+    for (name, ns, flops, bytes, count) in classes {
+        line(name, count, ns, flops, bytes);
+    }
+    let mut ops: Vec<&OpTime> = ops.iter().collect();
+    ops.sort_by(|a, b| b.gpu_ns.total_cmp(&a.gpu_ns));
+    for op in ops.into_iter().take(28) {
+        let name = format!("    {:<10} {:<32} {:<9}", op.class, op.label, op.phase);
+        line(name, op.count, op.gpu_ns, op.flops, op.bytes);
+    }
+}
+
+/// Prints the cells named by `STEPWATCH_LADDER` (`bf16:none,fp8-delayed:full:profile,…`) at ×16 with cuDNN attention; asserts
+/// nothing.
+#[test]
+#[ignore = "needs a GPU"]
+fn ladder() {
+    let cells = std::env::var("STEPWATCH_LADDER").unwrap_or_else(|_| "bf16:none,bf16:full,fp8-delayed:full".to_owned());
+    for cell in cells.split(',') {
+        let mut words = cell.split(':');
+        let wanted = words.next().unwrap_or_default();
+        let precision = Precision::ALL.into_iter().find(|precision| precision.name() == wanted).unwrap();
+        let compile = match words.next().unwrap_or("none") {
+            "none" => Compile::None,
+            "full" => Compile::Full,
+            passes => {
+                let named = |word: &str| Pass::ALL.into_iter().find(|pass| pass.name() == word).unwrap();
+                Compile::Passes(passes.split('+').map(named).collect())
+            }
+        };
+        let config = peer_cell(16, precision, Attention::Cudnn, compile);
+        if rate(&config) && words.next() == Some("profile") {
+            print_profile(&profile(&config, Backend::Cuda, None, 1).unwrap());
+        }
+    }
 }
 
 /// Prints what cells reach and asserts nothing: rates belong to a machine and its clock.

@@ -28,12 +28,15 @@ pub struct Plan {
     /// Bytes of device memory the plan places.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// The executor's own pinned choices (GEMM algorithms), by op label.
+    /// The executor's own pinned choices: the algorithm of each matrix product, by what the product is.
     #[serde(default)]
     pub algorithms: std::collections::BTreeMap<String, serde_json::Value>,
-    /// Seconds spent to settle it.
+    /// Seconds spent to settle it, the search left out.
     #[serde(default)]
     pub compile_seconds: f64,
+    /// Seconds spent to search for algorithms.
+    #[serde(default)]
+    pub search_seconds: f64,
 }
 
 /// A pass that was asked for and does nothing here.

@@ -6,11 +6,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::rc::Rc;
 
 use cudarc::cublaslt::{result, result::CublasError, sys};
 use cudarc::driver;
 
+use super::algorithm::Algorithm;
 use crate::dtype::Dtype;
 use crate::gpu::library::Library;
 use crate::gpu::{Gpu, GpuError, Slice};
@@ -18,6 +20,9 @@ use crate::precision::Granularity;
 
 /// Workspace for split sums, bytes: what NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
+
+/// Most algorithms that a search asks for.
+const MOST_CANDIDATES: usize = 32;
 
 /// The library's handle and its workspace.
 #[derive(Debug)]
@@ -32,6 +37,11 @@ impl Handle {
         let workspace = gpu.allocate(WORKSPACE)?;
         let handle = result::create_handle().map_err(|error| blas("cublasLtCreate", "the handle", error))?;
         Ok(Self { handle, workspace })
+    }
+
+    /// What products use while they run.
+    pub(super) const fn workspace(&self) -> &Slice {
+        &self.workspace
     }
 }
 
@@ -89,12 +99,63 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    fn describe(&self) -> String {
+    /// All that decides which algorithms can run it, in words, the addresses but for their alignment left out: equal words
+    /// are one product. `ᵀ` marks an operand stored with the dimension summed over along rows.
+    pub(crate) fn product(&self) -> String {
+        use std::fmt::Write;
         let Self { m, n, k, batch, a, b, d, .. } = self;
-        let scaling = a.scaling.map(|s| format!(" {:?}", s.granularity)).unwrap_or_default();
-        format!("{m}×{n}×{k} {}·{}→{}{scaling} ×{batch}", a.dtype, b.dtype, d.dtype)
+        let operand = |factor: &Factor| {
+            let scaling = factor.scaling.map(|scales| match scales.granularity {
+                Granularity::Tensor => " tensor",
+                Granularity::Row => " row",
+                Granularity::Block1x128 => " 1x128",
+                Granularity::Block128x128 => " 128x128",
+            });
+            format!("{}{}{}", factor.dtype, if factor.transposed { "ᵀ" } else { "" }, scaling.unwrap_or_default())
+        };
+        let mut words = format!("{m}×{n}×{k} {} · {} → {}", operand(a), operand(b), d.dtype);
+        if self.fast_accumulation {
+            words += ", fast accumulation";
+        }
+        if self.c.is_some() {
+            words += ", accumulates";
+        }
+        if *batch > 1 {
+            let _ = write!(words, ", {batch} times, {} {} {} apart", a.batch_stride, b.batch_stride, d.batch_stride);
+        }
+        for (name, factor, width) in [("a", a, k), ("b", b, k), ("d", d, n)] {
+            let rows = if name == "b" { n } else { m };
+            let dense = if factor.transposed { rows } else { width };
+            if factor.stride != *dense {
+                let _ = write!(words, ", {name} {} a row", factor.stride);
+            }
+        }
+        let alignment = self.alignments().into_iter().map(|(_, alignment)| alignment).min().unwrap_or(MOST_ALIGNMENT);
+        if alignment < MOST_ALIGNMENT {
+            let _ = write!(words, ", aligned to {alignment}");
+        }
+        words
+    }
+
+    /// What every address of each of the library's operands is a multiple of, bytes; at most [`MOST_ALIGNMENT`].
+    fn alignments(&self) -> [(sys::cublasLtMatmulPreferenceAttributes_t, u32); 4] {
+        use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+        let c = Factor { pointer: self.c.unwrap_or(self.d.pointer), ..self.d };
+        let of = |factor: &Factor| {
+            let stride = if self.batch > 1 { factor.batch_stride * factor.dtype.bytes() } else { 0 };
+            1 << (factor.pointer | stride as u64 | u64::from(MOST_ALIGNMENT)).trailing_zeros()
+        };
+        [
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of(&self.b)),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of(&self.a)),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of(&c)),
+            (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of(&self.d)),
+        ]
     }
 }
+
+/// Alignment beyond which no algorithm asks, bytes.
+const MOST_ALIGNMENT: u32 = 256;
 
 /// A layout that is destroyed when dropped.
 #[derive(Debug)]
@@ -176,10 +237,44 @@ pub(crate) struct Matmul {
 }
 
 impl Matmul {
-    /// Describes a product and takes the first algorithm that the library's heuristic offers, as eager frameworks do.
+    /// Describes a product and takes the algorithm that is pinned for it; without one, the first that the library's heuristic
+    /// offers, as eager frameworks do.
     pub(crate) fn new(gpu: &Gpu, problem: &Problem) -> Result<Self, GpuError> {
+        let mut matmul = Self::described(gpu, problem)?;
+        if let Some(algorithm) = gpu.pinned(&problem.product()) {
+            matmul.take(algorithm)?;
+        } else {
+            let first = matmul.offered(1, None)?.into_iter().next();
+            let nothing = CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED);
+            let first = first.ok_or_else(|| blas("cublasLtMatmulAlgoGetHeuristic", &problem.product(), nothing))?;
+            matmul.algorithm = first.raw();
+        }
+        Ok(matmul)
+    }
+
+    /// A product with one algorithm, which the library must accept for it.
+    pub(super) fn with(gpu: &Gpu, problem: &Problem, algorithm: Algorithm) -> Result<Self, GpuError> {
+        let mut matmul = Self::described(gpu, problem)?;
+        matmul.take(algorithm)?;
+        Ok(matmul)
+    }
+
+    /// What the library offers for a product: the algorithm that it would take unasked, and those that a search may choose
+    /// from, which leave out sums in place (their order changes from run to run) and sums rounded to the result's dtype.
+    pub(super) fn candidates(gpu: &Gpu, problem: &Problem) -> Result<(Option<Algorithm>, Vec<Algorithm>), GpuError> {
+        let matmul = Self::described(gpu, problem)?;
+        let in_order = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        Ok((matmul.offered(1, None)?.into_iter().next(), matmul.offered(MOST_CANDIDATES, Some(in_order))?))
+    }
+
+    pub(super) const fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// A product without an algorithm.
+    fn described(gpu: &Gpu, problem: &Problem) -> Result<Self, GpuError> {
         let handle = gpu.blas()?;
-        let failed = |call| move |error| blas(call, &problem.describe(), error);
+        let failed = |call| move |error| blas(call, &problem.product(), error);
         let description = describe(problem).map_err(failed("cublasLtMatmulDescCreate"))?;
         let Problem { m, n, k, batch, a, b, d, .. } = problem;
         let layout = |factor: &Factor, rows: usize, cols: usize| {
@@ -187,22 +282,66 @@ impl Matmul {
             let (rows, cols) = if factor.transposed { (rows, cols) } else { (cols, rows) };
             Layout::new(factor, rows, cols, *batch).map_err(failed("cublasLtMatrixLayoutCreate"))
         };
-        let (a_layout, b_layout, d_layout) = (layout(a, *m, *k)?, layout(b, *n, *k)?, layout(d, *m, *n)?);
-        let preference = preference(problem).map_err(failed("cublasLtMatmulPreferenceCreate"))?;
-        // SAFETY: every descriptor is live; C has the layout of D.
-        let found = unsafe {
-            result::get_matmul_algo_heuristic(
-                handle.handle,
-                description.0,
-                b_layout.0,
-                a_layout.0,
-                d_layout.0,
-                d_layout.0,
-                preference.0,
+        let (a, b, d) = (layout(a, *m, *k)?, layout(b, *n, *k)?, layout(d, *m, *n)?);
+        let algorithm = sys::cublasLtMatmulAlgo_t { data: [0; 8] };
+        Ok(Self { problem: *problem, description, a, b, d, algorithm, handle })
+    }
+
+    /// Takes an algorithm if the library accepts it.
+    fn take(&mut self, algorithm: Algorithm) -> Result<(), GpuError> {
+        let raw = algorithm.raw();
+        let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
+        // SAFETY: handle and descriptors are live, C has the layout of D; the library reads the live 64 bytes and writes the
+        // live result.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoCheck(
+                self.handle.handle,
+                self.description.0,
+                self.b.0,
+                self.a.0,
+                self.d.0,
+                self.d.0,
+                &raw const raw,
+                found.as_mut_ptr(),
             )
         };
-        let algorithm = found.map_err(failed("cublasLtMatmulAlgoGetHeuristic"))?.algo;
-        Ok(Self { problem: *problem, description, a: a_layout, b: b_layout, d: d_layout, algorithm, handle })
+        let failed = |error| blas("cublasLtMatmulAlgoCheck", &self.problem.product(), error);
+        status.result().map_err(failed)?;
+        // SAFETY: a success writes the result, all of whose fields are plain numbers.
+        let found = unsafe { found.assume_init() };
+        if found.workspaceSize > WORKSPACE {
+            return Err(failed(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)));
+        }
+        self.algorithm = raw;
+        Ok(())
+    }
+
+    /// At most so many algorithms, the library's favourite first; `reductions` are the schemes that split sums may use.
+    fn offered(&self, most: usize, reductions: Option<u32>) -> Result<Vec<Algorithm>, GpuError> {
+        let failed = |call| move |error| blas(call, &self.problem.product(), error);
+        let preference = preference(&self.problem, reductions).map_err(failed("cublasLtMatmulPreferenceCreate"))?;
+        let mut found = vec![MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed(); most];
+        let mut count = 0;
+        // SAFETY: every descriptor is live, C has the layout of D, and there is room for as many results as are asked for.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoGetHeuristic(
+                self.handle.handle,
+                self.description.0,
+                self.b.0,
+                self.a.0,
+                self.d.0,
+                self.d.0,
+                preference.0,
+                i32::try_from(most).unwrap_or(i32::MAX),
+                found.as_mut_ptr().cast(),
+                &raw mut count,
+            )
+        };
+        status.result().map_err(failed("cublasLtMatmulAlgoGetHeuristic"))?;
+        found.truncate(usize::try_from(count).unwrap_or_default());
+        // SAFETY: so many were written, all of whose fields are plain numbers.
+        let found = found.into_iter().map(|result| unsafe { result.assume_init() });
+        Ok(found.filter(|result| result.state.result().is_ok()).map(|result| Algorithm::of(&result.algo)).collect())
     }
 
     pub(crate) fn enqueue(&self, stream: driver::sys::CUstream) -> Result<(), GpuError> {
@@ -231,7 +370,7 @@ impl Matmul {
                 stream.cast(),
             )
         }
-        .map_err(|error| blas("cublasLtMatmul", &self.problem.describe(), error))
+        .map_err(|error| blas("cublasLtMatmul", &self.problem.product(), error))
     }
 }
 
@@ -272,8 +411,8 @@ fn describe(problem: &Problem) -> Result<Description, CublasError> {
     Ok(description)
 }
 
-/// Workspace, and the alignment that every address of a batch has.
-fn preference(problem: &Problem) -> Result<Preference, CublasError> {
+/// Workspace, the alignment that every address of a batch has, and how split sums may be added.
+fn preference(problem: &Problem, reductions: Option<u32>) -> Result<Preference, CublasError> {
     use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
     let preference = Preference(result::create_matmul_pref()?);
     let set = |attribute, bytes: usize, value: *const c_void| {
@@ -282,15 +421,11 @@ fn preference(problem: &Problem) -> Result<Preference, CublasError> {
     };
     let (bytes, value) = bytes_of(&WORKSPACE);
     set(Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes, value)?;
-    let c = Factor { pointer: problem.c.unwrap_or(problem.d.pointer), ..problem.d };
-    for (attribute, factor) in [
-        (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &problem.b),
-        (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &problem.a),
-        (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c),
-        (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &problem.d),
-    ] {
-        let stride = if problem.batch > 1 { factor.batch_stride * factor.dtype.bytes() } else { 0 };
-        let alignment: u32 = 1 << (factor.pointer | stride as u64).trailing_zeros().min(8);
+    if let Some(schemes) = reductions {
+        let (bytes, value) = bytes_of(&schemes);
+        set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, bytes, value)?;
+    }
+    for (attribute, alignment) in problem.alignments() {
         let (bytes, value) = bytes_of(&alignment);
         set(attribute, bytes, value)?;
     }

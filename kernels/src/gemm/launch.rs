@@ -57,6 +57,32 @@ impl Gemm {
     }
 }
 
+impl Gemm {
+    /// What cuBLASLt is asked for: addresses by operand, scales of A and B as it reads them.
+    pub(super) fn problem(&self, pointer: impl Fn(&str) -> u64, scales: [Option<Scales>; 2]) -> Problem {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let factor = |name, operand: Operand, rows, scaling| Factor {
+            pointer: pointer(name),
+            dtype: operand.dtype,
+            stride: if operand.transposed { rows } else { k },
+            transposed: operand.transposed,
+            batch_stride: 0,
+            scaling,
+        };
+        Problem {
+            m,
+            n,
+            k,
+            batch: 1,
+            a: factor("a", self.a, m, scales[0]),
+            b: factor("b", self.b, n, scales[1]),
+            c: self.accumulate.then(|| pointer("c")),
+            d: Factor { stride: n, ..factor("d", Operand::plain(self.d, false), m, None) },
+            fast_accumulation: self.fast_accumulation,
+        }
+    }
+}
+
 impl Launch for Gemm {
     /// Scales of A, then of B, in cuBLASLt's order.
     fn scratch(&self) -> usize {
@@ -64,30 +90,12 @@ impl Launch for Gemm {
     }
 
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
-        let (m, n, k) = (self.m, self.n, self.k);
+        let (m, n) = (self.m, self.n);
         let mut calls = Vec::new();
         let (a_scratch, b_scratch) = (operands.scratch(), operands.scratch() + self.reordered(self.a, m) as u64);
         let a_scales = self.scales(gpu, &mut calls, (self.a, m), (operands.pointer("a_scale"), a_scratch))?;
         let b_scales = self.scales(gpu, &mut calls, (self.b, n), (operands.pointer("b_scale"), b_scratch))?;
-        let factor = |name, operand: Operand, rows, scaling| Factor {
-            pointer: operands.pointer(name),
-            dtype: operand.dtype,
-            stride: if operand.transposed { rows } else { k },
-            transposed: operand.transposed,
-            batch_stride: 0,
-            scaling,
-        };
-        let problem = Problem {
-            m,
-            n,
-            k,
-            batch: 1,
-            a: factor("a", self.a, m, a_scales),
-            b: factor("b", self.b, n, b_scales),
-            c: self.accumulate.then(|| operands.pointer("c")),
-            d: Factor { stride: n, ..factor("d", Operand::plain(self.d, false), m, None) },
-            fast_accumulation: self.fast_accumulation,
-        };
+        let problem = self.problem(|name| operands.pointer(name), [a_scales, b_scales]);
         calls.push(Call::Matmul(Box::new(Matmul::new(gpu, &problem)?)));
         Ok(calls)
     }

@@ -1,9 +1,13 @@
 //! Matrix products: `D = A · Bᵀ`, plain or with scaled FP8 operands, optionally added to C.
 
+mod algorithm;
 pub mod cublaslt;
 pub(crate) mod launch;
 pub(crate) mod product;
 mod reference;
+pub mod search;
+
+pub use algorithm::Algorithm;
 
 use serde::{Deserialize, Serialize};
 

@@ -104,6 +104,20 @@ impl Gpu {
         self.synchronize()
     }
 
+    /// Enqueues a copy within the device.
+    ///
+    /// # Errors
+    /// If the sizes differ or the driver refuses.
+    pub fn copy(&self, to: &Slice, from: &Slice) -> Result<(), GpuError> {
+        same_size("copy", to, from.bytes)?;
+        if from.bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: both ranges are the slices' own, of this size.
+        unsafe { result::memcpy_dtod_async(to.pointer(), from.pointer(), from.bytes, self.stream()) }
+            .map_err(|error| GpuError::driver("cuMemcpyDtoDAsync", error))
+    }
+
     /// Enqueues a fill with one byte.
     ///
     /// # Errors

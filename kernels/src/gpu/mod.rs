@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod error;
+mod graph;
 pub mod launch;
 pub mod library;
 mod mailbox;
@@ -20,6 +21,7 @@ use std::sync::OnceLock;
 use cudarc::driver::{result, sys};
 
 pub use error::GpuError;
+pub use graph::Graph;
 pub use mailbox::{Inbox, Outbox};
 pub use memory::Slice;
 pub use prepared::Prepared;
@@ -27,7 +29,7 @@ pub(crate) use prepared::{Call, Kernel};
 
 use crate::attention::Shape;
 use crate::attention::cudnn::{self, Direction};
-use crate::gemm::cublaslt;
+use crate::gemm::{Algorithm, cublaslt};
 use crate::nvrtc;
 use source::Source;
 
@@ -46,6 +48,8 @@ pub struct Facts {
     pub memory_bytes: usize,
     /// Compute capability.
     pub capability: (i32, i32),
+    /// Second-level cache, bytes.
+    pub l2_bytes: usize,
     /// Shared memory that one block may ask for, bytes.
     pub shared_bytes_per_block: usize,
     /// Largest SM clock, Hz.
@@ -99,6 +103,7 @@ fn facts(ordinal: usize) -> Result<Facts, GpuError> {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
+        l2_bytes: size(attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?),
         shared_bytes_per_block: size(attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?),
         sm_clock_hz: u64::try_from(attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?).unwrap_or_default() * 1000,
         driver_cuda: (version / 1000, version % 1000 / 10),
@@ -141,6 +146,7 @@ pub struct Gpu {
     blas: OnceCell<Rc<cublaslt::Handle>>,
     cudnn: OnceCell<Rc<cudnn::Handle>>,
     attention: RefCell<Vec<CudnnAttention>>,
+    pins: RefCell<HashMap<String, Algorithm>>,
     context: Rc<Context>,
 }
 
@@ -173,6 +179,7 @@ impl Gpu {
             blas: OnceCell::new(),
             cudnn: OnceCell::new(),
             attention: RefCell::default(),
+            pins: RefCell::default(),
             context,
         })
     }
@@ -264,6 +271,17 @@ impl Gpu {
         }
         let handle = Rc::new(cublaslt::Handle::new(self)?);
         Ok(Rc::clone(self.blas.get_or_init(|| handle)))
+    }
+
+    /// Runs every product of these words that is prepared from now on by this algorithm: both from a
+    /// [`Choice`](crate::gemm::search::Choice) of the same library's version.
+    pub fn pin(&self, product: &str, algorithm: Algorithm) {
+        self.pins.borrow_mut().insert(product.to_owned(), algorithm);
+    }
+
+    /// The algorithm that is pinned for a product.
+    pub(crate) fn pinned(&self, product: &str) -> Option<Algorithm> {
+        self.pins.borrow().get(product).copied()
     }
 
     /// cuDNN's attention of one shape with its scratch memory, compiled when first asked for.

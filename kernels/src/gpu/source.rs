@@ -26,7 +26,7 @@ pub const HEADERS: [Source; 7] = [
 ];
 
 /// Every source, so that all can be compiled where there is no GPU.
-pub static SOURCES: [&Source; 16] = [
+pub static SOURCES: [&Source; 17] = [
     &adamw::launch::SOURCE,
     &attention::launch::FLASH,
     &attention::launch::FLASH_BF16,
@@ -35,6 +35,7 @@ pub static SOURCES: [&Source; 16] = [
     &cross_entropy::launch::SOURCE,
     &embedding::launch::SOURCE,
     &gemm::launch::SOURCE,
+    &gemm::search::SOURCE,
     &gradient::launch::SOURCE,
     &quantise::launch::SOURCE,
     &residual::launch::SOURCE,

@@ -4,25 +4,39 @@
 //! not know kernels or libraries; it asks the kernels crate for both.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use stepwatch_kernels::Dtype;
+use stepwatch_kernels::gemm::Algorithm;
 use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
-use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Inbox, Outbox, Prepared, Slice};
+use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Outbox, Prepared, Slice};
 use stepwatch_kernels::tensor::Buffer;
 use stepwatch_kernels::timer::{Clocks, Event, clock_between};
 
 use super::start;
 use crate::data::Batch;
-use crate::ir::{Node, Step, TensorId};
+use crate::ir::{Node, Phase, Step, TensorId};
 use crate::passes::place::{ALIGNMENT, place};
 
 /// Steps that may be under way: the host prepares one while the GPU runs another and a third is read.
 const AHEAD: usize = 3;
 
+/// Events that tell what an event takes.
+const EVENTS_ALONE: usize = 65;
+
 /// Tensors whose first contents are made at once: bounds the host's memory.
 const CONTENTS_AT_ONCE: usize = 16;
+
+/// How a list is run where there is a choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choices {
+    /// The algorithm of each product; those without one run by the library's first heuristic.
+    pub algorithms: Vec<(String, Algorithm)>,
+    /// Whether the step is captured as one graph.
+    pub graph: bool,
+}
 
 /// A step that has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +45,9 @@ pub struct Ended {
     pub t_ns: u64,
     /// From its first op to its last, ns.
     pub gpu_ns: u64,
-    /// The same in cycles of the SM clock.
+    /// The same by phase: forward, backward, optimiser.
+    pub phases_ns: [u64; 3],
+    /// [`Self::gpu_ns`] in cycles of the SM clock.
     pub cycles: u64,
     /// Its mean loss, nats.
     pub loss: f64,
@@ -49,6 +65,8 @@ struct Slot {
     before: Clocks,
     after: Clocks,
     start: Event,
+    /// Behind the forward and the backward pass.
+    between: [Event; 2],
     end: Event,
 }
 
@@ -56,7 +74,12 @@ struct Slot {
 #[derive(Debug)]
 pub struct Cuda {
     step: Step,
-    ops: Vec<Prepared>,
+    ops: Rc<[Prepared]>,
+    /// Where the backward pass and the optimiser begin.
+    bounds: [usize; 2],
+    graph: Option<Graph>,
+    /// Why there is no graph though one was asked for.
+    refused: Option<String>,
     tensors: Vec<Option<Slice>>,
     free: VecDeque<Slot>,
     under_way: VecDeque<Slot>,
@@ -73,8 +96,24 @@ impl Cuda {
     ///
     /// # Errors
     /// What the GPU, its driver, its libraries or its memory lack.
-    pub fn open(mut step: Step, seed: u64, first: &Batch, opened: Instant) -> Result<Self, GpuError> {
+    pub fn open(step: Step, seed: u64, first: &Batch, opened: Instant) -> Result<Self, GpuError> {
+        Self::open_with(step, seed, first, opened, &Choices::default())
+    }
+
+    /// [`Self::open`] with what passes chose. A graph that cannot be captured is no error: [`Self::refused`] says why, and
+    /// the step runs launch by launch.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and an algorithm that the library does not accept.
+    pub fn open_with(
+        mut step: Step,
+        seed: u64,
+        first: &Batch,
+        opened: Instant,
+        choices: &Choices,
+    ) -> Result<Self, GpuError> {
         let gpu = Gpu::open(0)?;
+        choices.algorithms.iter().for_each(|(product, algorithm)| gpu.pin(product, *algorithm));
         if step.placement.is_none() {
             // An eager framework's allocator reuses memory too; addresses are fixed here either way.
             step = place(step);
@@ -88,7 +127,13 @@ impl Cuda {
             let prepared = nodes.iter().map(|node| prepare(&gpu, &node.op, &operands(&tensors, node)?, &scratch));
             prepared.collect::<Result<Vec<Prepared>, GpuError>>()
         };
-        let (init, ops) = (prepare_all(&step.init)?, prepare_all(&step.ops)?);
+        let (init, ops) = (prepare_all(&step.init)?, Rc::from(prepare_all(&step.ops)?));
+        let bounds = bounds(&step.ops);
+        let (graph, refused) = match choices.graph.then(|| gpu.capture(&ops, &bounds)) {
+            None => (None, None),
+            Some(Ok(graph)) => (Some(graph), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
         let mut free = VecDeque::with_capacity(AHEAD);
         for _ in 0..AHEAD {
             free.push_back(slot(&gpu, first.ids.len())?);
@@ -97,7 +142,9 @@ impl Cuda {
         let (free_after, _) = gpu.memory()?;
         let memory_bytes = free_before.saturating_sub(free_after) as u64;
         let under_way = VecDeque::with_capacity(AHEAD);
-        let mut cuda = Self { step, ops, tensors, free, under_way, base, base_ns: 0, memory_bytes, gpu };
+        let base_ns = 0;
+        let mut cuda =
+            Self { step, ops, bounds, graph, refused, tensors, free, under_way, base, base_ns, memory_bytes, gpu };
         cuda.feed(first)?;
         init.iter().try_for_each(|op| cuda.gpu.enqueue(op))?;
         cuda.base.record(&cuda.gpu)?;
@@ -124,10 +171,16 @@ impl Cuda {
         &self.step
     }
 
-    /// How many launches a step is.
+    /// How many launches a step is; those of a graph are made by the device.
     #[must_use]
     pub fn launches(&self) -> usize {
         self.ops.iter().map(Prepared::launches).sum()
+    }
+
+    /// Why the step is no graph though one was asked for.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
     }
 
     /// Enqueues one step. Waits only for the oldest of the steps under way where there are too many, and returns it.
@@ -142,7 +195,11 @@ impl Cuda {
         slot.targets.send(&self.gpu, &batch.targets, slice(&self.tensors, ports.targets)?)?;
         slot.before.record(&self.gpu)?;
         slot.start.record(&self.gpu)?;
-        self.ops.iter().try_for_each(|op| self.gpu.enqueue(op))?;
+        let between: Vec<&Event> = slot.between.iter().collect();
+        match &self.graph {
+            Some(graph) => self.gpu.launch(graph, &between)?,
+            None => self.gpu.enqueue_all(&self.ops, &self.bounds, &between)?,
+        }
         slot.end.record(&self.gpu)?;
         slot.after.record(&self.gpu)?;
         let (loss, norm) = (slice(&self.tensors, ports.loss)?, slice(&self.tensors, ports.grad_norm)?);
@@ -164,6 +221,11 @@ impl Cuda {
         let ended = Ended {
             t_ns: self.base_ns + slot.end.since(&self.base)? as u64,
             gpu_ns: slot.end.since(&slot.start)? as u64,
+            phases_ns: [
+                slot.between[0].since(&slot.start)? as u64,
+                slot.between[1].since(&slot.between[0])? as u64,
+                slot.end.since(&slot.between[1])? as u64,
+            ],
             cycles,
             loss: float(0),
             grad_norm: float(4),
@@ -172,20 +234,34 @@ impl Cuda {
         Ok(Some(ended))
     }
 
-    /// Runs one step with an event between its ops; the time of each op, ns. Where the GPU waits for the host, that wait is
-    /// part of the op it waited for.
+    /// Runs one step with an event between its ops; the time of each op, ns, less what an event itself takes. A graph is
+    /// timed as a graph; else, where the GPU waits for the host, that wait is part of the op it waited for.
     ///
     /// # Errors
     /// Whatever ended the device.
     pub fn run_timed(&mut self, batch: &Batch) -> Result<Vec<f64>, GpuError> {
         self.feed(batch)?;
-        let events: Vec<Event> = (0..=self.ops.len()).map(|_| Event::new(&self.gpu)).collect::<Result<_, _>>()?;
-        events[0].record(&self.gpu)?;
-        for (op, event) in self.ops.iter().zip(&events[1..]) {
-            self.gpu.enqueue(op)?;
-            event.record(&self.gpu)?;
+        let marks: Vec<usize> = (0..=self.ops.len()).collect();
+        let spans = self.timed(&self.ops, &marks)?;
+        // Events alone, one right behind the other.
+        let mut alone = self.timed(&Rc::from(Vec::new()), &[0; EVENTS_ALONE])?;
+        alone.sort_by(f64::total_cmp);
+        let event_ns = alone.get(alone.len() / 2).copied().unwrap_or_default();
+        Ok(spans.into_iter().map(|ns| (ns - event_ns).max(0.0)).collect())
+    }
+
+    /// The time between marks in a list of work, ns.
+    fn timed(&self, ops: &Rc<[Prepared]>, marks: &[usize]) -> Result<Vec<f64>, GpuError> {
+        let events: Vec<Event> = marks.iter().map(|_| Event::new(&self.gpu)).collect::<Result<_, _>>()?;
+        let places: Vec<&Event> = events.iter().collect();
+        if self.graph.is_some() {
+            let graph = self.gpu.capture(ops, marks)?;
+            self.gpu.launch(&graph, &places)?;
+            self.gpu.synchronize()?;
+        } else {
+            self.gpu.enqueue_all(ops, marks, &places)?;
+            self.gpu.synchronize()?;
         }
-        self.gpu.synchronize()?;
         events.windows(2).map(|pair| pair[1].since(&pair[0])).collect()
     }
 
@@ -218,8 +294,14 @@ fn slot(gpu: &Gpu, tokens: usize) -> Result<Slot, GpuError> {
         before,
         after,
         start: Event::new(gpu)?,
+        between: [Event::new(gpu)?, Event::new(gpu)?],
         end: Event::new(gpu)?,
     })
+}
+
+/// Where the backward pass and the optimiser begin: phases follow each other in every list.
+fn bounds(nodes: &[Node]) -> [usize; 2] {
+    [Phase::Backward, Phase::Optimiser].map(|phase| nodes.iter().take_while(|node| node.phase < phase).count())
 }
 
 /// One allocation for what lives across steps and one for the arena, cut by tensor.
