@@ -305,6 +305,7 @@ impl Maker {
                 memory_bytes: 31_400_000_000,
                 algorithms: std::collections::BTreeMap::new(),
                 compile_seconds: 1.84,
+                search_seconds: 0.0,
             }),
             verification: Some(Verification {
                 ok: true,
