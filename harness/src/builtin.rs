@@ -3,10 +3,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stepwatch_model::config::StepConfig;
+use stepwatch_model::probe;
 use stepwatch_model::session::{self, Backend, Session, SessionError, StepTime};
-use stepwatch_record::message::{FromWorker, Ready};
+use stepwatch_record::machine::Library;
+use stepwatch_record::message::{Canary, FromWorker, Ready};
 use stepwatch_record::plan::{Plan, Verification};
 use stepwatch_record::profile::OpClass;
+
+use crate::fault::{self, Stage};
 
 /// Why a session cannot go on.
 #[derive(Debug)]
@@ -17,6 +21,12 @@ impl Ended {
     #[must_use]
     pub fn failed(message: String) -> Self {
         Self(SessionError::Failed(message))
+    }
+
+    /// Why, in words.
+    #[must_use]
+    pub fn into_reason(self) -> String {
+        self.0.to_string()
     }
 
     /// How the worker tells it.
@@ -56,6 +66,7 @@ pub fn backend(name: &str) -> Result<Backend, String> {
 /// # Errors
 /// [`Ended`] when it cannot.
 pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<(Plan, Verification), Ended> {
+    fault::strike(Stage::Prepare)?;
     let prepared = session::prepare(config, backend, seed)?;
     Ok((convert(&prepared.plan)?, convert(&prepared.verification)?))
 }
@@ -74,9 +85,14 @@ pub fn profile(
     ops.iter().map(convert).collect()
 }
 
+/// The step at which an injected fault strikes: samples were sent by then.
+const FAULT_AT: u64 = 3;
+
 /// A cell that runs steps.
 pub struct Running {
     session: Session,
+    /// Steps asked for since the first.
+    advanced: u64,
 }
 
 impl Running {
@@ -85,7 +101,8 @@ impl Running {
     /// # Errors
     /// [`Ended`] when it cannot.
     pub fn open(config: &StepConfig, backend: Backend, plan: &serde_json::Value, seed: u64) -> Result<Self, Ended> {
-        Ok(Self { session: Session::open(config, backend, plan_of(plan)?.as_ref(), seed)? })
+        fault::strike(Stage::Open)?;
+        Ok(Self { session: Session::open(config, backend, plan_of(plan)?.as_ref(), seed)?, advanced: 0 })
     }
 
     /// Runs the first step to its end: on every backend it is the slow one, and no later step is in flight.
@@ -105,6 +122,10 @@ impl Running {
     /// # Errors
     /// [`Ended`] when it cannot.
     pub fn advance(&mut self) -> Result<Vec<StepTime>, Ended> {
+        self.advanced += 1;
+        if self.advanced == FAULT_AT {
+            fault::strike(Stage::Step)?;
+        }
         Ok(self.session.advance(1)?)
     }
 
@@ -114,6 +135,18 @@ impl Running {
     /// [`Ended`] when one fails.
     pub fn drain(&mut self) -> Result<Vec<StepTime>, Ended> {
         Ok(self.session.drain()?)
+    }
+
+    /// The canary on this session's device; no step may be under way. `None` where there is none, or no memory for it.
+    ///
+    /// # Errors
+    /// [`Ended`] when the device fails.
+    pub fn canary(&self) -> Result<Option<Canary>, Ended> {
+        match self.session.canary() {
+            Ok(canary) => canary.as_ref().map(convert).transpose(),
+            Err(SessionError::OutOfMemory(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What really runs.
@@ -128,6 +161,7 @@ impl Running {
             attention: Some(description.attention),
             passes: description.passes,
             flops_per_token: Some(description.flops_per_token),
+            libraries: mapped_libraries(),
             ..Ready::default()
         }
     }
@@ -137,6 +171,19 @@ impl Running {
     pub fn peak_memory_bytes(&self) -> u64 {
         self.session.peak_memory_bytes()
     }
+}
+
+/// The CUDA libraries that this process maps: `libcublasLt.so.13.0.2` is `cublasLt` in version `13.0.2`.
+fn mapped_libraries() -> Vec<Library> {
+    let named = |file: probe::Mapped| {
+        let (name, version) = file.name.split_once(".so").unwrap_or((&file.name, ""));
+        Library {
+            name: name.strip_prefix("lib").unwrap_or(name).to_owned(),
+            version: version.trim_start_matches('.').to_owned(),
+            path: file.path.display().to_string(),
+        }
+    };
+    probe::mapped().into_iter().map(named).collect()
 }
 
 /// The plan as the model knows it; none where the parent has none.

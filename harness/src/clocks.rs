@@ -1,24 +1,34 @@
-//! What NVML says of a GPU while a worker runs: clocks, power, temperature and throttle reasons as a time line, energy and
-//! error counts once at both ends. Observed, never set.
+//! What NVML says of a GPU while a worker runs: clocks, power, temperature and throttle reasons as a time line; settings,
+//! error counts, energy and processes of others at both ends; Xid errors meanwhile. Observed, never set.
 //!
 //! The parent watches by UUID and never opens CUDA. Without a driver this file says so in one value; nothing panics.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nvml_wrapper::bitmasks::event::EventTypes;
 use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::enums::device::SampleValue;
+use nvml_wrapper::enums::event::XidError;
+use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
-use nvml_wrapper::{Device, Nvml};
-use stepwatch_record::machine::Gpu;
+use nvml_wrapper::{Device, EventSet, Nvml};
+use stepwatch_record::machine::{Gpu, GpuState, GpuWatch};
+
+use crate::runner::tree;
 
 /// `NVML_FI_DEV_POWER_INSTANT`: power now; `nvmlDeviceGetPowerUsage` is an average over a second. Source: nvml.h.
 const POWER_INSTANT: FieldId = FieldId(186);
 
 /// How often the time line is read. A query takes under a microsecond; sensors refresh every 20–100 ms.
 pub const PERIOD: Duration = Duration::from_millis(20);
+
+/// How often it is looked for processes of others and for Xid errors.
+const RARE_PERIOD: Duration = Duration::from_secs(1);
 
 /// NVML is not to be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,26 +63,13 @@ pub struct Reading {
     pub throttle: u64,
 }
 
-/// What is read once before and once after a worker.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Snapshot {
-    /// Energy since the driver was loaded, J.
-    pub energy_j: Option<f64>,
-    /// Uncorrected ECC errors since the last reset.
-    pub ecc_uncorrected: Option<u64>,
-    /// Compute processes on the GPU.
-    pub processes: Option<usize>,
-}
-
 /// What a watch saw.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeline {
     /// Readings in order of time.
     pub readings: Vec<Reading>,
-    /// Before the worker.
-    pub before: Snapshot,
-    /// After it.
-    pub after: Snapshot,
+    /// Both ends, and what happened between them.
+    pub watch: GpuWatch,
 }
 
 impl Timeline {
@@ -89,28 +86,34 @@ impl Timeline {
             [later.checked_sub(1), Some(later)].into_iter().flatten().filter_map(|index| self.readings.get(index));
         around.filter(near).min_by_key(distance)
     }
-
-    /// Energy spent between the two snapshots, J.
-    #[must_use]
-    pub fn energy_j(&self) -> Option<f64> {
-        Some(self.after.energy_j? - self.before.energy_j?)
-    }
 }
 
 /// A GPU being watched from another thread.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
+    worker: Arc<AtomicU32>,
     thread: JoinHandle<Result<Timeline, ClocksError>>,
 }
 
 impl Watch {
-    /// Starts to watch a GPU.
+    /// Starts to watch a GPU; its state before is read when this returns. `worker` is the process that uses it, if it was
+    /// started already.
     #[must_use]
-    pub fn start(uuid: String) -> Self {
+    pub fn start(uuid: String, worker: Option<u32>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        Self { stop, thread: std::thread::spawn(move || watch(&uuid, &told)) }
+        let pid = Arc::new(AtomicU32::new(worker.unwrap_or(0)));
+        let (told, seen) = (Arc::clone(&stop), Arc::clone(&pid));
+        let (begun, begins) = channel::<()>();
+        let thread = std::thread::spawn(move || watch(&uuid, &told, &seen, || drop(begun)));
+        // The sender is dropped once the state is read, or the watch has failed.
+        let _ = begins.recv();
+        Self { stop, worker: pid, thread }
+    }
+
+    /// Names the process that uses the GPU, and whose descendants are no others.
+    pub fn worker_is(&self, pid: u32) {
+        self.worker.store(pid, Ordering::Relaxed);
     }
 
     /// Ends the watch and gives what it saw.
@@ -123,22 +126,63 @@ impl Watch {
     }
 }
 
-fn open() -> Result<Nvml, ClocksError> {
-    Nvml::init().map_err(|error| ClocksError::NoNvml(error.to_string()))
+/// NVML, opened once a process: it holds no context.
+fn open() -> Result<&'static Nvml, ClocksError> {
+    static NVML: OnceLock<Result<Nvml, ClocksError>> = OnceLock::new();
+    let opened = NVML.get_or_init(|| Nvml::init().map_err(|error| ClocksError::NoNvml(error.to_string())));
+    opened.as_ref().map_err(Clone::clone)
 }
 
-fn watch(uuid: &str, stop: &AtomicBool) -> Result<Timeline, ClocksError> {
+fn watch(uuid: &str, stop: &AtomicBool, worker: &AtomicU32, begun: impl FnOnce()) -> Result<Timeline, ClocksError> {
     let nvml = open()?;
     let device = nvml
         .device_by_uuid(uuid)
         .map_err(|error| ClocksError::NoGpu { uuid: uuid.to_owned(), why: error.to_string() })?;
-    let before = snapshot(&device);
+    let errors = xid_events(nvml, &device);
+    let mut watch = GpuWatch {
+        uuid: uuid.to_owned(),
+        before: state(&device, worker.load(Ordering::Relaxed)),
+        xid: errors.is_some().then(Vec::new),
+        ..GpuWatch::default()
+    };
+    begun();
     let mut readings = Vec::new();
+    let mut looked = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         readings.push(read(&device));
+        if looked.elapsed() >= RARE_PERIOD {
+            looked = Instant::now();
+            let others = others(&device, worker.load(Ordering::Relaxed)).unwrap_or(0);
+            watch.other_processes_meanwhile = watch.other_processes_meanwhile.max(others);
+            take_xid(errors.as_ref(), &mut watch);
+        }
         std::thread::sleep(PERIOD);
     }
-    Ok(Timeline { readings, before, after: snapshot(&device) })
+    take_xid(errors.as_ref(), &mut watch);
+    // The worker has ended: whatever is there now is another's.
+    watch.after = state(&device, 0);
+    Ok(Timeline { readings, watch })
+}
+
+/// The driver's Xid errors of a GPU as events; `None` where it does not offer them.
+fn xid_events<'nvml>(nvml: &'nvml Nvml, device: &Device<'nvml>) -> Option<EventSet<'nvml>> {
+    device.register_events(EventTypes::CRITICAL_XID_ERROR, nvml.create_event_set().ok()?).ok()
+}
+
+/// Takes the Xid errors that came since, without waiting for any.
+fn take_xid(errors: Option<&EventSet<'_>>, watch: &mut GpuWatch) {
+    /// More of them say nothing new.
+    const MOST: usize = 16;
+    let (Some(errors), Some(xid)) = (errors, &mut watch.xid) else { return };
+    while xid.len() < MOST
+        && let Ok(event) = errors.wait(0)
+    {
+        match event.event_data {
+            Some(XidError::Value(code)) => xid.push(code),
+            Some(XidError::Unknown) => xid.push(999),
+            None => {}
+        }
+    }
 }
 
 fn read(device: &Device<'_>) -> Reading {
@@ -162,12 +206,50 @@ fn power(device: &Device<'_>) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "millijoules since boot fit 53 bits for three thousand years at 100 kW")]
-fn snapshot(device: &Device<'_>) -> Snapshot {
-    Snapshot {
+fn state(device: &Device<'_>, worker: u32) -> GpuState {
+    let errors = |kind| device.total_ecc_errors(kind, EccCounter::Volatile).ok();
+    GpuState {
+        other_processes: others(device, worker),
+        memory_used_bytes: device.memory_info().ok().map(|memory| memory.used),
+        power_limit_w: device.enforced_power_limit().ok().map(|milliwatt| f64::from(milliwatt) / 1e3),
+        ecc: device.is_ecc_enabled().ok().map(|ecc| ecc.currently_enabled),
+        ecc_corrected: errors(MemoryError::Corrected),
+        ecc_uncorrected: errors(MemoryError::Uncorrected),
+        mig: mig(device),
+        persistence: device.is_in_persistent_mode().ok(),
         energy_j: device.total_energy_consumption().ok().map(|millijoule| millijoule as f64 / 1e3),
-        ecc_uncorrected: device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile).ok(),
-        processes: device.running_compute_processes().ok().map(|processes| processes.len()),
+        temperature_c: device.temperature(TemperatureSensor::Gpu).ok().map(f64::from),
     }
+}
+
+/// Whether the GPU is cut into instances. A GPU that cannot be says that it does not support the question.
+fn mig(device: &Device<'_>) -> Option<bool> {
+    match device.mig_mode() {
+        Ok(mode) => Some(mode.current != 0),
+        Err(NvmlError::NotSupported) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// Processes on the GPU that are neither this worker nor of its descendants.
+fn others(device: &Device<'_>, worker: u32) -> Option<u32> {
+    let mut on_it: Vec<u32> = device.running_compute_processes().ok()?.iter().map(|process| process.pid).collect();
+    on_it.extend(device.running_graphics_processes().unwrap_or_default().iter().map(|process| process.pid));
+    let mut own: BTreeSet<u32> = BTreeSet::new();
+    if worker != 0 {
+        own.insert(worker);
+        own.extend(tree::started_by(worker));
+    }
+    Some(strangers(&on_it, &own))
+}
+
+/// How many of the processes on a GPU are not our own. In a container NVML tells the host's process ids, so that none may
+/// be known as ours; one of them is then taken to be the worker that runs.
+fn strangers(on_it: &[u32], own: &BTreeSet<u32>) -> u32 {
+    let distinct: BTreeSet<u32> = on_it.iter().copied().collect();
+    let known = distinct.intersection(own).count();
+    let ours = if own.is_empty() { 0 } else { known.max(1) };
+    u32::try_from(distinct.len().saturating_sub(ours)).unwrap_or(u32::MAX)
 }
 
 /// The GPUs of this machine and the driver's version.
@@ -176,19 +258,43 @@ fn snapshot(device: &Device<'_>) -> Snapshot {
 /// [`ClocksError::NoNvml`] without a driver.
 pub fn gpus() -> Result<(Vec<Gpu>, Option<String>), ClocksError> {
     let nvml = open()?;
+    Ok((devices(nvml)?.iter().map(describe).collect(), nvml.sys_driver_version().ok()))
+}
+
+/// The GPUs of this machine as they are now, with nobody of ours on them.
+///
+/// # Errors
+/// [`ClocksError::NoNvml`] without a driver.
+pub fn states() -> Result<Vec<(Gpu, GpuState)>, ClocksError> {
+    Ok(devices(open()?)?.iter().map(|device| (describe(device), state(device, 0))).collect())
+}
+
+/// NVML's own version.
+///
+/// # Errors
+/// [`ClocksError::NoNvml`] without a driver.
+pub fn version() -> Result<String, ClocksError> {
+    open()?.sys_nvml_version().map_err(|error| ClocksError::NoNvml(error.to_string()))
+}
+
+fn devices(nvml: &'static Nvml) -> Result<Vec<Device<'static>>, ClocksError> {
     let count = nvml.device_count().map_err(|error| ClocksError::NoNvml(error.to_string()))?;
-    let gpus =
-        (0..count).filter_map(|index| nvml.device_by_index(index).ok()).map(|device| describe(&device)).collect();
-    Ok((gpus, nvml.sys_driver_version().ok()))
+    Ok((0..count).filter_map(|index| nvml.device_by_index(index).ok()).collect())
 }
 
 fn describe(device: &Device<'_>) -> Gpu {
+    let watts = |milliwatt: u32| f64::from(milliwatt) / 1e3;
     Gpu {
         name: device.name().unwrap_or_default(),
         uuid: device.uuid().unwrap_or_default(),
         memory_bytes: device.memory_info().map_or(0, |memory| memory.total),
-        power_limit_w: device.enforced_power_limit().ok().map(|milliwatt| f64::from(milliwatt) / 1e3),
+        power_limit_w: device.enforced_power_limit().ok().map(watts),
         max_sm_clock_hz: device.max_clock_info(Clock::SM).ok().map(|mhz| f64::from(mhz) * 1e6),
+        pci_id: device.pci_info().ok().map(|pci| pci.bus_id),
+        power_limit_default_w: device.power_management_limit_default().ok().map(watts),
+        ecc: device.is_ecc_enabled().ok().map(|ecc| ecc.currently_enabled),
+        mig: mig(device),
+        persistence: device.is_in_persistent_mode().ok(),
     }
 }
 
@@ -204,11 +310,7 @@ mod tests {
             temperature_c: 0.0,
             throttle: 0,
         };
-        Timeline {
-            readings: offsets_ms.iter().map(reading).collect(),
-            before: Snapshot { energy_j: Some(10.0), ..Snapshot::default() },
-            after: Snapshot { energy_j: Some(12.5), ..Snapshot::default() },
-        }
+        Timeline { readings: offsets_ms.iter().map(reading).collect(), watch: GpuWatch::default() }
     }
 
     #[test]
@@ -228,7 +330,21 @@ mod tests {
             let found = line.at(origin + Duration::from_millis(offset)).map(|reading| reading.sm_clock_hz);
             assert_eq!(found, expected, "at {offset} ms");
         }
-        assert_eq!(line.energy_j(), Some(2.5));
+    }
+
+    #[test]
+    fn others_on_a_gpu_are_told_from_our_own() {
+        let cases: [(&[u32], &[u32], u32, &str); 6] = [
+            (&[], &[], 0, "nobody"),
+            (&[7, 8], &[], 2, "before a worker starts all are others"),
+            (&[7], &[7], 0, "the worker alone"),
+            (&[7, 8, 8], &[7, 9], 1, "one other, told twice (compute and graphics)"),
+            (&[4001], &[7], 0, "a container: the host's id of our worker"),
+            (&[4001, 4002], &[7], 1, "a container: ours and another"),
+        ];
+        for (on_it, own, expected, what) in cases {
+            assert_eq!(strangers(on_it, &own.iter().copied().collect()), expected, "{what}");
+        }
     }
 
     #[test]
@@ -236,7 +352,7 @@ mod tests {
         if let Err(error) = gpus() {
             assert!(error.to_string().contains("NVIDIA driver"), "{error}");
         }
-        let watch = Watch::start("GPU-00000000-0000-0000-0000-000000000000".to_owned());
+        let watch = Watch::start("GPU-00000000-0000-0000-0000-000000000000".to_owned(), None);
         assert!(watch.stop().is_err());
     }
 }

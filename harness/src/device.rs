@@ -1,202 +1,168 @@
-//! Which devices could run the built-in step here: found by looking at files and by asking NVML, since a CUDA context in the
-//! parent would take memory and time on the GPU for the whole sweep.
+//! Which devices could run the built-in step here. Drivers and libraries are opened in a child: a CUDA context in the parent
+//! would take memory and time on the GPU for the whole sweep, and a driver that crashes or hangs must be an answer, too.
 
-use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+use stepwatch_model::probe::{self, Found, Probe, mapped};
+use stepwatch_record::machine::{Gpu, GpuState, Library, Machine};
+
+use crate::builtin::Ended;
 use crate::clocks;
+use crate::fault::{self, Stage};
+use crate::runner::launch;
+use crate::runner::output::Tail;
+use crate::runner::process::{Event, Process, Quiet, Stream};
 
-/// Something that a CUDA run needs or gains from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Its name in words.
-    pub name: &'static str,
-    /// The file that was looked for.
-    pub file: &'static str,
-    /// Where it was found.
-    pub path: Option<PathBuf>,
-    /// What its absence costs.
-    pub costs: &'static str,
-    /// How to get it.
-    pub remedy: &'static str,
-    /// Whether nothing runs on the GPU without it.
-    pub needed: bool,
+/// How long the child may take: eight GPUs that nobody keeps initialised need ten seconds.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What the child found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// CUDA's side: devices, libraries, what keeps cells from running.
+    pub cuda: Probe,
+    /// NVML as a library.
+    pub nvml: Option<Found>,
+    /// NVML's side: every GPU of the machine with its state.
+    pub gpus: Vec<(Gpu, GpuState)>,
+    /// The driver's version.
+    pub driver: Option<String>,
 }
 
-struct Wanted {
-    name: &'static str,
-    file: &'static str,
-    costs: &'static str,
-    remedy: &'static str,
-    needed: bool,
+impl Answer {
+    /// Whether the CUDA backend can run here.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub fn usable(&self) -> Result<(), String> {
+        self.cuda.obstacle.clone().map_or(Ok(()), Err)
+    }
+
+    /// The UUID of the GPU that a worker takes: the first visible one.
+    #[must_use]
+    pub fn gpu(&self) -> Option<&str> {
+        self.cuda.devices.first().map(|device| device.uuid.as_str())
+    }
+
+    /// Writes what was found into a machine: of its GPUs the one that is used, and the libraries.
+    pub fn complete(&self, machine: &mut Machine) {
+        let used = self.gpu().and_then(|uuid| machine.gpus.iter().find(|gpu| gpu.uuid == uuid).cloned());
+        if let Some(used) = used {
+            machine.gpus = vec![used];
+        }
+        let loaded = self.cuda.libraries.iter().filter(|library| library.name != "driver");
+        machine.libraries = loaded
+            .filter_map(|library| {
+                let (version, path) = (library.version.clone()?, library.path.clone()?);
+                Some(Library { name: library.name.clone(), version, path })
+            })
+            .collect();
+    }
 }
 
-const WANTED: [Wanted; 6] = [
-    Wanted {
-        name: "GPU driver",
-        file: "libcuda.so.1",
-        costs: "no CUDA backend: built-in cells run on the CPU, where FP8 is emulated",
-        remedy: "install NVIDIA's driver, or start the container with its GPUs",
-        needed: true,
-    },
-    Wanted {
-        name: "NVML",
-        file: "libnvidia-ml.so.1",
-        costs: "no clocks, power, temperature or throttle reasons beside the samples",
-        remedy: "it comes with NVIDIA's driver",
-        needed: false,
-    },
-    Wanted {
-        name: "cuBLASLt",
-        file: "libcublasLt.so",
-        costs: "no GEMMs on the GPU",
-        remedy: "install the CUDA toolkit 12.9 or newer, or set CUDA_HOME to where it is",
-        needed: true,
-    },
-    Wanted {
-        name: "NVRTC",
-        file: "libnvrtc.so",
-        costs: "no kernels can be compiled for the GPU",
-        remedy: "install the CUDA toolkit 12.9 or newer, or set CUDA_HOME to where it is",
-        needed: true,
-    },
-    Wanted {
-        name: "cuDNN",
-        file: "libcudnn.so",
-        costs: "cells with `attention = \"cudnn\"` are skipped",
-        remedy: "install cuDNN 9",
-        needed: false,
-    },
-    Wanted {
-        name: "CUPTI",
-        file: "libcupti.so",
-        costs: "`--profile` cannot see inside CUDA graphs",
-        remedy: "install the CUDA toolkit with its extras",
-        needed: false,
-    },
-];
-
-/// Looks for everything.
+/// The child's side: opens everything and gives the answer as one line of JSON.
 #[must_use]
-pub fn parts() -> Vec<Part> {
-    let folders = library_folders();
-    WANTED
-        .iter()
-        .map(|wanted| Part {
-            name: wanted.name,
-            file: wanted.file,
-            path: find(wanted.file, &folders),
-            costs: wanted.costs,
-            remedy: wanted.remedy,
-            needed: wanted.needed,
-        })
-        .collect()
+pub fn answer() -> String {
+    let found = match fault::strike(Stage::Probe).map_err(Ended::into_reason) {
+        Ok(()) => look(),
+        Err(why) => Answer { cuda: Probe { obstacle: Some(why), ..Probe::default() }, ..Answer::default() },
+    };
+    // Plain data with text keys can always be written.
+    serde_json::to_string(&found).unwrap_or_default() + "\n"
 }
 
-/// Whether the CUDA backend can run here.
+fn look() -> Answer {
+    let version = clocks::version();
+    let path = mapped().into_iter().find(|file| file.name.starts_with("libnvidia-ml.so"));
+    let nvml = Found {
+        name: "nvml".to_owned(),
+        path: path.map(|file| file.path.display().to_string()),
+        problem: version.as_ref().err().map(ToString::to_string),
+        version: version.ok(),
+    };
+    let driver = clocks::gpus().ok().and_then(|(_, driver)| driver);
+    Answer { cuda: probe::probe(), nvml: Some(nvml), gpus: clocks::states().unwrap_or_default(), driver }
+}
+
+/// Asks a child what is here; `device` is the UUID of the only GPU that it may see.
+///
+/// # Errors
+/// How the child ended instead of answering, and what that means.
+pub fn ask(device: Option<&str>) -> Result<Answer, String> {
+    ask_within(device, LIMIT)
+}
+
+fn ask_within(device: Option<&str>, limit: Duration) -> Result<Answer, String> {
+    let mut command = launch::this_binary()?;
+    command.args(["worker", "--probe"]);
+    launch::visible(&mut command, device);
+    let process = Process::start(&mut command, false).map_err(|error| format!("no probe can be started: {error}"))?;
+    let deadline = Instant::now() + limit;
+    let (mut told, mut tail) = (String::new(), Tail::default());
+    let mut keep = |stream: Stream, line: String| match stream {
+        Stream::Out if line.starts_with('{') => told = line,
+        Stream::Out => tail.push(&line),
+        Stream::Err => tail.push_error(&line),
+    };
+    let hung = loop {
+        match process.next(deadline) {
+            Ok(Event::Line(stream, line)) => keep(stream, line),
+            Ok(Event::Closed) => {}
+            Ok(Event::Ended) | Err(Quiet::Interrupted(_)) => break false,
+            Err(Quiet::Deadline) => break true,
+        }
+    };
+    let ended = process.end(&mut keep).map_err(|error| format!("how the probe ended cannot be known: {error}"))?;
+    if hung {
+        return Err(format!(
+            "the probe that opens the driver and its libraries did not end within {} s and was killed: the driver hangs; \
+             see `dmesg` for Xid errors, and restart the machine or reset its GPU",
+            limit.as_secs()
+        ));
+    }
+    serde_json::from_str(&told).map_err(|_| {
+        use std::os::unix::process::ExitStatusExt;
+        let how = match ended.status.signal() {
+            Some(signal) => format!("crashed with signal {signal}"),
+            None => format!("ended with status {}", ended.status.code().unwrap_or(-1)),
+        };
+        let last = tail.last().map(|last| format!("; its last line was `{last}`")).unwrap_or_default();
+        format!(
+            "the probe that opens the driver and its libraries {how}{last}: driver and libraries do not fit one another, \
+             or one is damaged; install the driver again"
+        )
+    })
+}
+
+/// Whether the CUDA backend can run here, and on what.
 ///
 /// # Errors
 /// What is missing, in one line.
-pub fn cuda() -> Result<(), String> {
-    let parts = parts();
-    let missing: Vec<String> = parts
-        .iter()
-        .filter(|part| part.needed && part.path.is_none())
-        .map(|part| format!("{} ({})", part.name, part.file))
-        .collect();
-    if !missing.is_empty() {
-        return Err(format!("{} not found", missing.join(", ")));
-    }
-    match clocks::gpus() {
-        Ok((gpus, _)) if gpus.is_empty() => Err("NVML sees no GPU".to_owned()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
+pub fn cuda(device: Option<&str>) -> Result<Answer, String> {
+    let answer = ask(device)?;
+    answer.usable().map(|()| answer)
 }
 
-/// Where the loader and our own search look, in that order.
-fn library_folders() -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = Vec::new();
-    if let Some(path) = std::env::var_os("LD_LIBRARY_PATH") {
-        folders.extend(std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty()));
-    }
-    for home in ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(std::env::var_os) {
-        folders.push(Path::new(&home).join("lib64"));
-        folders.push(Path::new(&home).join("extras/CUPTI/lib64"));
-    }
-    folders.extend(loader_folders(Path::new("/etc/ld.so.conf"), 0));
-    let arch = std::env::consts::ARCH;
-    folders.extend(
-        [format!("/usr/lib/{arch}-linux-gnu"), "/usr/lib64".into(), "/usr/lib".into(), "/lib64".into(), "/lib".into()]
-            .map(PathBuf::from),
-    );
-    folders.push(PathBuf::from("/usr/local/cuda/lib64"));
-    folders.push(PathBuf::from("/usr/local/cuda/extras/CUPTI/lib64"));
-    folders.push(PathBuf::from("/usr/local/nvidia/lib64"));
-    folders.extend(python_folders());
-    folders.dedup();
-    folders
+/// The UUID of the GPU that `--device` names, by NVML's index or by its UUID.
+///
+/// # Errors
+/// That there is none such, and which there are.
+pub fn select(named: &str) -> Result<String, String> {
+    let (gpus, _) = clocks::gpus().map_err(|error| format!("--device {named}: {error}"))?;
+    choose(named, &gpus)
 }
 
-/// The folders that `ld.so.conf` names, includes followed.
-fn loader_folders(file: &Path, depth: u32) -> Vec<PathBuf> {
-    let Ok(text) = std::fs::read_to_string(file) else { return Vec::new() };
-    let mut folders = Vec::new();
-    for line in text.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|line| !line.is_empty()) {
-        match line.strip_prefix("include ") {
-            // A file that includes itself must not hold us.
-            Some(pattern) if depth < 3 => {
-                let pattern = Path::new(pattern.trim());
-                let parent = pattern.parent().unwrap_or(Path::new("/"));
-                let ending = pattern.file_name().and_then(|name| name.to_str()).unwrap_or("").trim_start_matches('*');
-                let mut files: Vec<PathBuf> = std::fs::read_dir(parent)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .filter(|path| path.to_string_lossy().ends_with(ending))
-                    .collect();
-                files.sort();
-                folders.extend(files.iter().flat_map(|file| loader_folders(file, depth + 1)));
-            }
-            Some(_) => {}
-            None => folders.push(PathBuf::from(line)),
-        }
-    }
-    folders
-}
-
-/// NVIDIA's wheels in the active Python environment.
-fn python_folders() -> Vec<PathBuf> {
-    let children = |folder: PathBuf| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten();
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect()
+fn choose(named: &str, gpus: &[Gpu]) -> Result<String, String> {
+    let found = match named.parse::<usize>() {
+        Ok(index) => gpus.get(index),
+        Err(_) => gpus.iter().find(|gpu| gpu.uuid.eq_ignore_ascii_case(named)),
     };
-    let homes = ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(std::env::var_os).map(PathBuf::from);
-    homes
-        .flat_map(|home| children(home.join("lib")))
-        .flat_map(|python| children(python.join("site-packages/nvidia")))
-        .map(|package| package.join("lib"))
-        .collect()
-}
-
-/// The file in the first folder that has it; a version behind its name will do.
-fn find(file: &str, folders: &[PathBuf]) -> Option<PathBuf> {
-    folders.iter().find_map(|folder| {
-        let exact = folder.join(file);
-        if exact.exists() {
-            return Some(exact);
-        }
-        let mut versions: Vec<PathBuf> = std::fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                path.file_name()
-                    .and_then(|name| name.to_str())
-                    .is_some_and(|name| name.starts_with(&format!("{file}.")))
-            })
-            .collect();
-        versions.sort();
-        versions.pop()
+    found.map(|gpu| gpu.uuid.clone()).ok_or_else(|| {
+        let list: Vec<String> =
+            gpus.iter().enumerate().map(|(index, gpu)| format!("{index} ({}, {})", gpu.name, gpu.uuid)).collect();
+        let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+        format!("--device {named}: there is no such GPU; by index or UUID there are: {list}")
     })
 }
 
@@ -205,29 +171,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_are_found_by_name_or_version_in_the_first_folder() {
-        let root = tempfile::tempdir().unwrap();
-        let [one, two] = ["one", "two"].map(|name| root.path().join(name));
-        for folder in [&one, &two] {
-            std::fs::create_dir(folder).unwrap();
+    fn a_gpu_is_named_by_index_or_uuid_and_an_unknown_one_lists_all() {
+        let gpu = |uuid: &str| Gpu { name: "H100".to_owned(), uuid: uuid.to_owned(), ..Gpu::default() };
+        let gpus = [gpu("GPU-a"), gpu("GPU-b")];
+        assert_eq!(choose("1", &gpus), Ok("GPU-b".to_owned()));
+        assert_eq!(choose("gpu-A", &gpus), Ok("GPU-a".to_owned()));
+        for wrong in ["2", "GPU-c", "-1", ""] {
+            assert_eq!(
+                choose(wrong, &gpus).unwrap_err(),
+                format!(
+                    "--device {wrong}: there is no such GPU; by index or UUID there are: 0 (H100, GPU-a), 1 (H100, GPU-b)"
+                )
+            );
         }
-        std::fs::write(one.join("libcublasLt.so.13"), "").unwrap();
-        std::fs::write(two.join("libcublasLt.so"), "").unwrap();
-        let folders = [one.clone(), two];
-        assert_eq!(find("libcublasLt.so", &folders), Some(one.join("libcublasLt.so.13")));
-        assert_eq!(find("libcudnn.so", &folders), None);
+        assert!(choose("0", &[]).unwrap_err().ends_with("there are: none"));
     }
 
     #[test]
-    fn the_loaders_configuration_is_followed_and_cannot_loop() {
-        let root = tempfile::tempdir().unwrap();
-        let conf = root.path().join("ld.so.conf");
-        let more = root.path().join("conf.d");
-        std::fs::create_dir(&more).unwrap();
-        std::fs::write(&conf, format!("include {}/*.conf\n/last # comment\n", more.display())).unwrap();
-        std::fs::write(more.join("a.conf"), format!("/first\ninclude {}/*.conf\n", more.display())).unwrap();
-        let folders = loader_folders(&conf, 0);
-        assert_eq!(folders.first(), Some(&PathBuf::from("/first")));
-        assert_eq!(folders.last(), Some(&PathBuf::from("/last")));
+    fn of_the_machines_gpus_the_used_one_is_kept() {
+        let found: Answer = serde_json::from_str(
+            r#"{"cuda":{"devices":[{"ordinal":0,"name":"H100","uuid":"GPU-b","multiprocessors":132,"memory_bytes":1,
+                "capability":[9,0],"shared_bytes_per_block":1,"sm_clock_hz":1,"driver_cuda":[13,0]}],
+                "libraries":[{"name":"driver","version":"CUDA 13.0","path":"/d","problem":null},
+                             {"name":"nvrtc","version":"13.0","path":"/n","problem":null},
+                             {"name":"cudnn","version":null,"path":null,"problem":"missing"}],
+                "obstacle":null},"nvml":null,"gpus":[],"driver":"580"}"#,
+        )
+        .unwrap();
+        let gpu = |uuid: &str| Gpu { uuid: uuid.to_owned(), ..Gpu::default() };
+        let mut machine = Machine { gpus: vec![gpu("GPU-a"), gpu("GPU-b")], ..Machine::default() };
+        found.complete(&mut machine);
+        assert_eq!(machine.gpus, [gpu("GPU-b")]);
+        let names: Vec<&str> = machine.libraries.iter().map(|library| library.name.as_str()).collect();
+        assert_eq!(names, ["nvrtc"]);
+        assert_eq!(found.usable(), Ok(()));
     }
 }

@@ -1,11 +1,12 @@
 //! The ledger of a run: written from a resolved scenario before the first worker starts, and held against what a resume
 //! finds.
 
+use stepwatch_record::machine::Machine;
 use stepwatch_record::run::{Asked, RunManifest, Shard};
 use stepwatch_record::version::CURRENT;
 
-use crate::machine;
 use crate::scenario::{PlannedCell, Scenario};
+use crate::{machine, peaks};
 
 /// How a new run was asked for.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct Request {
     pub backend: String,
     /// Seeds weights, tokens and the order of rounds.
     pub seed: u64,
+    /// Where it runs.
+    pub machine: Machine,
     /// Whether the host's name is kept in the clear.
     pub identify: bool,
     /// What was asked for beyond the scenario.
@@ -40,8 +43,9 @@ pub fn new(scenario: &Scenario, cells: &[PlannedCell], request: &Request) -> Run
         metrics: scenario.metrics.clone(),
         claims: scenario.claims.clone(),
         policy: scenario.policy.clone(),
-        machines: vec![machine::describe(request.identify)],
+        machines: vec![request.machine.clone()],
         build: machine::build(),
+        peaks: peaks::of_cells(cells, &request.machine, &request.backend),
         notes: scenario.notes.clone(),
         command: std::env::args().skip(1).collect(),
         asked: Asked { findings: scenario.findings.clone(), ..request.asked.clone() },
@@ -68,7 +72,7 @@ pub fn part(cells: Vec<PlannedCell>, shard: Option<Shard>) -> Vec<PlannedCell> {
 
 /// What keeps a run from being gone on with here, one line each: rounds of one run must be comparable.
 #[must_use]
-pub fn obstacles(manifest: &RunManifest) -> Vec<String> {
+pub fn obstacles(manifest: &RunManifest, now: &Machine) -> Vec<String> {
     let build = machine::build();
     let mut found = Vec::new();
     let mut compare = |what: &str, then: &str, now: &str| {
@@ -81,16 +85,15 @@ pub fn obstacles(manifest: &RunManifest) -> Vec<String> {
         compare("the stepwatch binary", &named(&manifest.build), &named(&build));
     }
     let Some(then) = manifest.machines.first() else { return found };
-    let now = machine::describe(false);
     compare("the processor", &then.cpu, &now.cpu);
     compare("the usable cores", &then.cpu_cores.to_string(), &now.cpu_cores.to_string());
-    let gpus = |machine: &stepwatch_record::machine::Machine| -> String {
+    let gpus = |machine: &Machine| -> String {
         let names: Vec<&str> = machine.gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     };
-    compare("the GPU", &gpus(then), &gpus(&now));
-    let driver = |machine: &stepwatch_record::machine::Machine| machine.driver.clone().unwrap_or("none".to_owned());
-    compare("the driver", &driver(then), &driver(&now));
+    compare("the GPU", &gpus(then), &gpus(now));
+    let driver = |machine: &Machine| machine.driver.clone().unwrap_or("none".to_owned());
+    compare("the driver", &driver(then), &driver(now));
     found
 }
 

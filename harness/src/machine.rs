@@ -11,12 +11,34 @@ use sha2::{Digest, Sha256};
 use stepwatch_record::machine::{Build, Machine};
 use sysinfo::System;
 
+use crate::device::Answer;
+
 /// How long `git` may take before the run goes on without a commit.
 const GIT_LIMIT: Duration = Duration::from_secs(3);
 
 /// This machine with the GPUs that NVML sees; with its name in the clear if `identify`.
 #[must_use]
 pub fn describe(identify: bool) -> Machine {
+    let (gpus, driver) = crate::clocks::gpus().unwrap_or_default();
+    Machine { gpus, driver, ..host(identify) }
+}
+
+/// This machine with the GPUs that a run uses: the one named by UUID, or that a probe saw first; else all.
+#[must_use]
+pub fn used(identify: bool, answer: Option<&Answer>, device: Option<&str>) -> Machine {
+    let mut machine = describe(identify);
+    if let Some(uuid) = device {
+        machine.gpus.retain(|gpu| gpu.uuid == uuid);
+    }
+    if let Some(answer) = answer {
+        answer.complete(&mut machine);
+    }
+    machine
+}
+
+/// This machine without its GPUs: asks no driver.
+#[must_use]
+pub fn host(identify: bool) -> Machine {
     let mut cpu = String::new();
     let mut memory_bytes = 0;
     if let Ok(mut system) = System::new() {
@@ -28,7 +50,6 @@ pub fn describe(identify: bool) -> Machine {
     let name = System::host_name().unwrap_or_default();
     let os = System::long_os_version().unwrap_or_else(|_| std::env::consts::OS.to_owned());
     let kernel = System::kernel_version().unwrap_or_default();
-    let (gpus, driver) = crate::clocks::gpus().unwrap_or_default();
     Machine {
         host: if identify { name } else { hex(&Sha256::digest(name.as_bytes()), 4) },
         os: format!("{os}, kernel {kernel}"),
@@ -36,9 +57,7 @@ pub fn describe(identify: bool) -> Machine {
         cpu_cores: std::thread::available_parallelism()
             .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         memory_bytes,
-        gpus,
-        driver,
-        libraries: Vec::new(),
+        ..Machine::default()
     }
 }
 

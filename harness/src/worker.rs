@@ -111,6 +111,7 @@ fn measure(
         ..running.describe()
     };
     send(line, &FromWorker::Ready(ready))?;
+    canary(&running, line)?;
     let mut batch = Batch::new(tokens);
     let mut last = first;
     let mut steps = 1;
@@ -131,6 +132,7 @@ fn measure(
     }
     let steps = take(running.drain()?, &mut batch);
     batch.send(line)?;
+    canary(&running, line)?;
     let finished = Finished {
         steps,
         loss: Some(last.loss),
@@ -138,6 +140,14 @@ fn measure(
         cast_overflows: None,
     };
     send(line, &FromWorker::Finished(finished))?;
+    Ok(())
+}
+
+/// Runs the canary between steps. Where there is no memory for it beside the step, the round goes without.
+fn canary(running: &Running, line: &mut Line) -> Result<(), Trouble> {
+    if let Some(canary) = running.canary()? {
+        send(line, &FromWorker::Canary(canary))?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod canary;
 pub mod cast;
 pub mod cross_entropy;
 pub mod dtype;

@@ -14,6 +14,7 @@ pub mod ir;
 pub mod linear;
 pub mod passes;
 pub mod plan;
+pub mod probe;
 pub mod random;
 pub mod session;
 pub mod solve;

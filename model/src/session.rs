@@ -17,6 +17,7 @@ use crate::exec::search;
 use crate::ir::{Node, Step};
 use crate::passes::{Compiled, asked_for, pipeline};
 use crate::plan::{Plan, SkippedPass, Verification};
+use crate::probe::{Canary, cpu_canary, gpu_canary};
 use crate::verify;
 use stepwatch_kernels::gpu::GpuError;
 
@@ -233,6 +234,18 @@ impl Session {
         &self.plan
     }
 
+    /// Runs the canary on the device of this session; no step may be under way. `None` where times are scripted.
+    ///
+    /// # Errors
+    /// Too little memory beside the step, or whatever ended the device.
+    pub fn canary(&self) -> Result<Option<Canary>, SessionError> {
+        match &self.runner {
+            Runner::Cpu { .. } => Ok(Some(cpu_canary())),
+            Runner::Cuda { cuda, .. } => gpu_canary(cuda.gpu()).map(Some),
+            Runner::Null { .. } => Ok(None),
+        }
+    }
+
     /// Hands steps to the GPU; the times of those that ended meanwhile.
     fn submit(&mut self, steps: usize) -> Result<Vec<StepTime>, SessionError> {
         let mut times = Vec::new();
@@ -342,6 +355,9 @@ impl From<GpuError> for SessionError {
             // The variant says it already.
             GpuError::OutOfMemory { .. } => {
                 Self::OutOfMemory(text.strip_prefix("out of GPU memory: ").unwrap_or(&text).to_owned())
+            }
+            GpuError::NoMemoryFor { .. } => {
+                Self::OutOfMemory(text.strip_prefix("out of GPU memory ").unwrap_or(&text).to_owned())
             }
             GpuError::NoDriver
             | GpuError::NoDevice { .. }

@@ -212,6 +212,7 @@ impl Maker {
                 commit: Some("8d75325c3".into()),
                 dirty: false,
             },
+            peaks: Vec::new(),
             notes: vec!["one round of 454m/bf16/cudnn/layout was cut: the worker was killed".into()],
             command: ["stepwatch", "run", "scenarios/fp8-study.toml"].map(String::from).into(),
             asked: Asked::default(),
@@ -365,6 +366,8 @@ impl Maker {
             ready: None,
             finished: None,
             metrics: std::collections::BTreeMap::new(),
+            canaries: Vec::new(),
+            gpu: None,
             output_tail: Vec::new(),
         };
         self.run.rounds.push(Round { record, samples });
@@ -519,6 +522,7 @@ fn machine() -> Machine {
             memory_bytes: 85_520_809_984,
             power_limit_w: Some(700.0),
             max_sm_clock_hz: Some(1.98e9),
+            ..Gpu::default()
         }],
         driver: Some("580.95.05".into()),
         libraries: vec![

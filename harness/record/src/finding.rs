@@ -28,6 +28,10 @@ pub enum Kind {
     NotSteady,
     /// Another process used the GPU.
     ForeignProcess,
+    /// The GPU reported errors of its own: uncorrected memory errors, or an Xid.
+    GpuErrors,
+    /// The canary drifted: the machine changed while it was measured.
+    MachineDrift,
     /// Two versions of one library were loaded.
     TwoLibraryVersions,
     /// The plan changed since the reference.

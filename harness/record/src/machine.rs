@@ -41,6 +41,73 @@ pub struct Gpu {
     /// Highest SM clock, Hz.
     #[serde(default)]
     pub max_sm_clock_hz: Option<f64>,
+    /// PCI address, such as `00000000:1B:00.0`.
+    #[serde(default)]
+    pub pci_id: Option<String>,
+    /// Power limit that the board comes with, W.
+    #[serde(default)]
+    pub power_limit_default_w: Option<f64>,
+    /// Whether error-correcting memory is on.
+    #[serde(default)]
+    pub ecc: Option<bool>,
+    /// Whether it is cut into instances (MIG).
+    #[serde(default)]
+    pub mig: Option<bool>,
+    /// Whether the driver keeps it initialised while nobody uses it.
+    #[serde(default)]
+    pub persistence: Option<bool>,
+}
+
+/// A GPU at one moment, as NVML describes it. What it does not say is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GpuState {
+    /// Processes on it that are none of ours.
+    #[serde(default)]
+    pub other_processes: Option<u32>,
+    /// Memory in use, bytes, the driver's own included.
+    #[serde(default)]
+    pub memory_used_bytes: Option<u64>,
+    /// Enforced power limit, W.
+    #[serde(default)]
+    pub power_limit_w: Option<f64>,
+    /// Whether error-correcting memory is on.
+    #[serde(default)]
+    pub ecc: Option<bool>,
+    /// Corrected memory errors since the driver was loaded.
+    #[serde(default)]
+    pub ecc_corrected: Option<u64>,
+    /// Uncorrected memory errors since the driver was loaded.
+    #[serde(default)]
+    pub ecc_uncorrected: Option<u64>,
+    /// Whether it is cut into instances (MIG).
+    #[serde(default)]
+    pub mig: Option<bool>,
+    /// Whether the driver keeps it initialised while nobody uses it.
+    #[serde(default)]
+    pub persistence: Option<bool>,
+    /// Energy since the driver was loaded, J.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
+    /// Temperature, °C.
+    #[serde(default)]
+    pub temperature_c: Option<f64>,
+}
+
+/// What the parent saw of a GPU from before a worker started until after it ended. Observed, never set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GpuWatch {
+    /// NVML UUID.
+    pub uuid: String,
+    /// Before the worker started.
+    pub before: GpuState,
+    /// After it ended.
+    pub after: GpuState,
+    /// The most processes beside the worker's own that were seen on it meanwhile.
+    #[serde(default)]
+    pub other_processes_meanwhile: u32,
+    /// Xid errors that the driver reported meanwhile, in order; absent where it does not report them.
+    #[serde(default)]
+    pub xid: Option<Vec<u64>>,
 }
 
 /// A library a worker had loaded.

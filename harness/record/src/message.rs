@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cell::Parameters;
+use crate::machine::Library;
 use crate::plan::Verification;
 use crate::profile::OpClass;
 
@@ -62,6 +63,8 @@ pub enum FromWorker {
     Planned(crate::plan::Plan),
     /// Finished steps.
     Samples(Samples),
+    /// The canary: the same fixed work in every cell, run before the first and after the last step of a round.
+    Canary(Canary),
     /// Time per op class (`profile`).
     Ops {
         /// One entry per class, label and phase.
@@ -119,6 +122,25 @@ pub struct Ready {
     /// Model FLOPs of one token, forward and backward (6N + 6·L·d·S).
     #[serde(default)]
     pub flops_per_token: Option<f64>,
+    /// CUDA libraries that it maps, with versions and paths.
+    #[serde(default)]
+    pub libraries: Vec<Library>,
+}
+
+/// What the canary reached: work that no cell and no build changes, so that its drift is the machine's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Rate of its arithmetic, FLOP/s: a bf16 product on a GPU, a loop of multiply-adds on a CPU.
+    pub flops_per_second: f64,
+    /// Standard deviation of its blocks over their mean.
+    pub flops_spread: f64,
+    /// Rate of its copy, bytes read and written a second.
+    pub bytes_per_second: f64,
+    /// Standard deviation of its blocks over their mean.
+    pub bytes_spread: f64,
+    /// SM clock while it computed, Hz; absent on a CPU.
+    #[serde(default)]
+    pub sm_clock_hz: Option<f64>,
 }
 
 /// Samples of consecutive steps. Arrays are all of one length, or absent.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, CellId};
-use crate::machine::{Build, Machine};
-use crate::message::{Finished, Ready};
+use crate::machine::{Build, GpuWatch, Machine};
+use crate::message::{Canary, Finished, Ready};
 use crate::plan::PlanFile;
 use crate::profile::Profile;
 use crate::version::FormatVersion;
@@ -210,6 +210,9 @@ pub struct RunManifest {
     pub machines: Vec<Machine>,
     /// The build.
     pub build: Build,
+    /// The peak that each cell's `mfu` is a share of; none for cells without one.
+    #[serde(default)]
+    pub peaks: Vec<CellPeak>,
     /// What was noticed while planning and measuring (not conclusions): one line each.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -221,6 +224,17 @@ pub struct RunManifest {
     pub asked: Asked,
 }
 
+/// The dense peak of a cell: the datasheet's, mixed by what share of the cell's FLOPs each dtype does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellPeak {
+    /// Whose it is.
+    pub cell: CellId,
+    /// Peak of one device, FLOP/s.
+    pub flops_per_second: f64,
+    /// The mix and its source, in words.
+    pub source: String,
+}
+
 /// What a run was asked for beyond its scenario.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Asked {
@@ -230,6 +244,9 @@ pub struct Asked {
     /// `--backend`, as given.
     #[serde(default)]
     pub backend: Option<String>,
+    /// `--device`: the UUID of the GPU.
+    #[serde(default)]
+    pub device: Option<String>,
     /// `--rounds`, as given.
     #[serde(default)]
     pub rounds: Option<u32>,
@@ -297,6 +314,12 @@ pub struct RoundRecord {
     /// Values of a command workload's own metrics in this round, by name.
     #[serde(default)]
     pub metrics: std::collections::BTreeMap<String, Vec<f64>>,
+    /// The canary's readings: before the first step and after the last.
+    #[serde(default)]
+    pub canaries: Vec<Canary>,
+    /// What NVML said of the GPU around and during the round.
+    #[serde(default)]
+    pub gpu: Option<GpuWatch>,
     /// The last lines of stderr and of output that is no message; kept for ends that are not `completed`.
     #[serde(default)]
     pub output_tail: Vec<String>,

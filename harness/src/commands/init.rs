@@ -59,7 +59,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), CommandError> {
 
 /// A GPU gets a model that fills it; a CPU one that ends within minutes.
 fn builtin() -> String {
-    let gpu = crate::device::cuda().is_ok();
+    let gpu = crate::device::cuda(None).is_ok();
     let (model, batch_size, seq_len) = if gpu { ("454m", 16, 2048) } else { ("tiny", 4, 128) };
     let found = if gpu { "a GPU was found: a model that fills it" } else { "no GPU was found: a model for CPUs" };
     format!(

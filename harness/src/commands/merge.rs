@@ -76,6 +76,7 @@ fn merged(parts: &mut [StoredRun]) -> Result<RunManifest, CommandError> {
     manifest.cells = interleaved(parts);
     manifest.machines = Vec::new();
     manifest.notes = Vec::new();
+    manifest.peaks = parts.iter().flat_map(|part| part.manifest.peaks.iter().cloned()).collect();
     for part in parts.iter() {
         for machine in &part.manifest.machines {
             if !manifest.machines.contains(machine) {

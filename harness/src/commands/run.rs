@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use stepwatch_record::machine::Machine;
 use stepwatch_record::run::{Asked, Run as StoredRun, RunManifest, Shard};
 
 use super::{CommandError, Places, emit, say};
+use crate::device::Answer;
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unwritable};
 use crate::ledger::{self, Request};
@@ -12,7 +14,7 @@ use crate::progress::Progress;
 use crate::runner::{self, Stopped, Sweep, tree};
 use crate::scenario::{self, BackendChoice, LoadOptions, PlannedCell, Scenario, Work};
 use crate::store::{self, RunWriter};
-use crate::{device, interrupt};
+use crate::{device, interrupt, machine};
 
 /// Runs every cell of a scenario, compares with the accepted baseline and writes the report.
 #[derive(Debug, clap::Args)]
@@ -26,11 +28,14 @@ pub struct Run {
     /// What runs the built-in step: auto, cuda or cpu; instead of the scenario's own.
     #[arg(long, value_parser = parse_backend)]
     backend: Option<BackendChoice>,
+    /// The GPU that runs cells, by index or UUID, as `stepwatch doctor` shows them; the first one unless said.
+    #[arg(long, value_name = "GPU")]
+    device: Option<String>,
     /// Worker processes of each cell, instead of the scenario's own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: Option<u32>,
     /// Go on with a run that was interrupted.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["scenarios", "filter", "backend", "rounds", "shard", "seed"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["scenarios", "filter", "backend", "device", "rounds", "shard", "seed"])]
     resume: Option<String>,
     /// Run only part I of N of the cells; `stepwatch merge` brings the parts together.
     #[arg(long, value_name = "I/N", value_parser = ledger::parse_shard)]
@@ -63,6 +68,8 @@ struct Planned {
     cells: Vec<PlannedCell>,
     measure: scenario::Measure,
     folder: PathBuf,
+    /// The GPU that workers use, by UUID, where it is known before they say so.
+    gpu: Option<String>,
 }
 
 /// Runs the scenarios, or goes on with a run.
@@ -103,6 +110,7 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
     let asked = Asked {
         filter: args.filter.clone(),
         backend: args.backend.map(|backend| backend.name().to_owned()),
+        device: args.device.as_deref().map(device::select).transpose().map_err(CommandError::usage)?,
         rounds: args.rounds,
         profile: args.profile,
         shard: args.shard,
@@ -110,7 +118,7 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
     };
     let scenario = load_scenario(path, &asked)?;
     super::check::say_warnings(&scenario);
-    let backend = backend(&scenario)?;
+    let (backend, answer) = backend(&scenario, asked.device.as_deref())?;
     let cells = ledger::part(scenario.cells.clone(), args.shard);
     if cells.is_empty() {
         return Err(CommandError::usage(format!(
@@ -119,10 +127,20 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
             scenario.cells.len()
         )));
     }
-    let request = Request { backend, seed: args.seed, identify: args.identify, asked };
+    let machine = machine::used(args.identify, answer.as_ref(), asked.device.as_deref());
+    let gpu = watched(&machine, &backend);
+    let request = Request { backend, seed: args.seed, machine, identify: args.identify, asked };
     let manifest = ledger::new(&scenario, &cells, &request);
     let folder = args.places.out.join(&scenario.name).join(&manifest.id);
-    Ok(Planned { manifest, cells, measure: scenario.measure, folder })
+    Ok(Planned { manifest, cells, measure: scenario.measure, folder, gpu })
+}
+
+/// The GPU whose state is read before a worker starts: the only one that it can take. A step on the CPU takes none.
+fn watched(machine: &Machine, backend: &str) -> Option<String> {
+    match machine.gpus.as_slice() {
+        [gpu] if matches!(backend, "cuda" | "command") => Some(gpu.uuid.clone()),
+        _ => None,
+    }
 }
 
 fn load_scenario(path: &Path, asked: &Asked) -> Result<Scenario, CommandError> {
@@ -135,25 +153,32 @@ fn load_scenario(path: &Path, asked: &Asked) -> Result<Scenario, CommandError> {
     scenario::load(path, &options).map_err(|diagnostics| CommandError::rendered(diagnostics.for_stderr()))
 }
 
-/// What runs the built-in cells here; said on stderr where `auto` decided.
-fn backend(scenario: &Scenario) -> Result<String, CommandError> {
+/// What runs the built-in cells here, and what was found of the GPU if that does; said on stderr where `auto` decided.
+fn backend(scenario: &Scenario, device: Option<&str>) -> Result<(String, Option<Answer>), CommandError> {
     if !scenario.cells.iter().any(|planned| matches!(planned.work, Work::Builtin(_))) {
-        return Ok("command".to_owned());
+        return Ok(("command".to_owned(), None));
     }
-    Ok(match scenario.backend {
+    let mut found = None;
+    let name = match scenario.backend {
         BackendChoice::Cpu => "cpu",
         BackendChoice::Null if std::env::var_os("STEPWATCH_NULL").is_some() => "null",
         BackendChoice::Null => return Err(CommandError::usage("the null backend only runs in stepwatch's own tests")),
-        BackendChoice::Cuda => device::cuda().map(|()| "cuda").map_err(|why| super::doctor::no_cuda(&why))?,
-        BackendChoice::Auto => match device::cuda() {
-            Ok(()) => "cuda",
+        BackendChoice::Cuda => {
+            found = Some(device::cuda(device).map_err(|why| super::doctor::no_cuda(&why))?);
+            "cuda"
+        }
+        BackendChoice::Auto => match device::cuda(device) {
+            Ok(answer) => {
+                found = Some(answer);
+                "cuda"
+            }
             Err(why) => {
                 say(format_args!("backend: cpu ({why})"));
                 "cpu"
             }
         },
-    }
-    .to_owned())
+    };
+    Ok((name.to_owned(), found))
 }
 
 fn begin_workers() -> Result<(), CommandError> {
@@ -180,7 +205,14 @@ fn resume(args: &Run, name: &str, against: &Against) -> Result<Exit, CommandErro
 
 /// Plans a stored run again from its scenario, which must not have changed.
 fn replan(folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandError> {
-    let obstacles = ledger::obstacles(&manifest);
+    let device = manifest.asked.device.as_deref();
+    let answer = if manifest.backend == "cuda" {
+        Some(device::cuda(device).map_err(|why| super::doctor::no_cuda(&why))?)
+    } else {
+        None
+    };
+    let machine = machine::used(false, answer.as_ref(), device);
+    let obstacles = ledger::obstacles(&manifest, &machine);
     if !obstacles.is_empty() {
         return Err(CommandError::usage(format!(
             "{} cannot be gone on with here, since its rounds would not be comparable: {}; start a new run",
@@ -195,7 +227,8 @@ fn replan(folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandErro
     let cells: Option<Vec<PlannedCell>> = manifest.cells.iter().map(same_cell).collect();
     match cells {
         Some(cells) if scenario.text == manifest.scenario_text && scenario.hash == manifest.scenario_hash => {
-            Ok(Planned { manifest, cells, measure: scenario.measure, folder })
+            let gpu = watched(&machine, &manifest.backend);
+            Ok(Planned { manifest, cells, measure: scenario.measure, folder, gpu })
         }
         _ => Err(CommandError::usage(format!(
             "{} has changed since {} began: start a new run, or put the file back as it is in the run's {}",
@@ -222,6 +255,8 @@ fn sweep(
         rounds: manifest.rounds,
         seed: manifest.seed,
         backend: &manifest.backend,
+        device: manifest.asked.device.as_deref(),
+        gpu: planned.gpu.as_deref(),
         profile: manifest.asked.profile || args.profile,
     };
     let outcome = runner::run(&sweep, &mut writer, before, &mut progress);

@@ -11,6 +11,9 @@ pub struct Worker {
     /// What runs the step.
     #[arg(long, default_value = "cpu")]
     backend: String,
+    /// Say what drivers and libraries are here, and end.
+    #[arg(long, conflicts_with = "exec")]
+    probe: bool,
     /// Become this command instead.
     #[arg(long, num_args = 0)]
     exec: bool,
@@ -31,6 +34,9 @@ pub fn run(args: &Worker) -> Result<Exit, CommandError> {
     end_with_parent(args.parent);
     if args.exec {
         return Err(become_command(&args.command));
+    }
+    if args.probe {
+        return super::emit(&crate::device::answer()).map(|()| Exit::Good);
     }
     crate::worker::run(&args.backend, began).map_err(CommandError::usage)?;
     Ok(Exit::Good)

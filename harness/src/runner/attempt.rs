@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use stepwatch_record::machine::GpuWatch;
 use stepwatch_record::message::{Mode, Ready, ToWorker};
 use stepwatch_record::plan::{Plan, Verification};
 use stepwatch_record::profile::OpClass;
@@ -51,6 +52,10 @@ pub struct Task<'a> {
     pub measure: &'a Measure,
     /// `cpu`, `cuda` or `null`.
     pub backend: &'a str,
+    /// The only GPU that the worker may see, by UUID.
+    pub device: Option<&'a str>,
+    /// The GPU that it will use, by UUID, if it is known: watched from before it starts.
+    pub gpu: Option<&'a str>,
 }
 
 /// What came of it.
@@ -116,16 +121,20 @@ fn speak(
     command: Result<Command, String>,
     show: &mut dyn FnMut(u64, u32),
 ) -> Result<Attempted, Interrupted> {
+    let watch = task.gpu.map(|uuid| Watch::start(uuid.to_owned(), None));
     let process = match start(command, true) {
         Ok(process) => process,
         Err(message) => return Ok(unstarted(task, message)),
     };
+    if let Some(watch) = &watch {
+        watch.worker_is(process.pid());
+    }
     let mut conversation = match task.mode {
         Mode::Measure => Conversation::measuring(Measurement::new(task.measure), task.measure.samples),
         mode => Conversation::without_samples(mode),
     };
     process.send(first_line(task));
-    let mut beside = Beside::default();
+    let mut beside = Beside { watch, ..Beside::default() };
     let heard = listen(task, &process, &mut conversation, &mut beside, show)?;
     let Beside { mut tail, ready_after, watch } = beside;
     let alive = matches!(heard, Heard::TimedOut | Heard::Lingered(_)) || conversation.said.end.is_some();
@@ -137,8 +146,9 @@ fn speak(
         Stream::Err => tail.push_error(&line),
     });
     let (said_end, said, mut measured) = conversation.close();
-    if let Some(Ok(timeline)) = watch.map(Watch::stop) {
-        annotate(&mut measured.samples, started, &timeline);
+    let seen = watch.and_then(|watch| watch.stop().ok());
+    if let Some(timeline) = &seen {
+        annotate(&mut measured.samples, started, timeline);
     }
     let end = match (heard, said_end) {
         (Heard::TimedOut, _) => End::TimedOut { seconds: task.measure.timeout.as_secs_f64() },
@@ -147,6 +157,7 @@ fn speak(
         (_, said) => end_of_process(&ended, alive, said, &tail),
     };
     let mut attempted = account(task, end, measured, tail, &ended);
+    blame_gpu(&mut attempted.record, seen.map(|seen| seen.watch));
     let ready = said.ready.unwrap_or_default();
     attempted.record.setup_seconds = match (ready.setup_seconds, task.mode) {
         (Some(seconds), _) => Some(seconds),
@@ -155,6 +166,7 @@ fn speak(
     };
     attempted.record.ready = (ready != Ready::default()).then_some(ready);
     attempted.record.finished = said.finished;
+    attempted.record.canaries = said.canaries;
     attempted.plan = said.plan;
     attempted.verification = said.verification;
     attempted.ops = said.ops;
@@ -197,7 +209,7 @@ fn listen(
                     beside.ready_after.get_or_insert_with(|| process.started.elapsed());
                 }
                 if let (None, Some(uuid)) = (&beside.watch, gpu_of(conversation)) {
-                    beside.watch = Some(Watch::start(uuid));
+                    beside.watch = Some(Watch::start(uuid, Some(process.pid())));
                 }
                 let (warmup, samples) = conversation.progress();
                 show(warmup, samples);
@@ -220,6 +232,15 @@ fn listen(
     }
 }
 
+/// Keeps what was seen of the GPU; a failure during which the driver reported an Xid error says so.
+fn blame_gpu(record: &mut RoundRecord, seen: Option<GpuWatch>) {
+    let xid = seen.as_ref().and_then(|watch| watch.xid.clone()).unwrap_or_default();
+    if let (End::Failed { message }, [first, ..]) = (&mut record.end, xid.as_slice()) {
+        message.push_str(&format!("; meanwhile the driver reported Xid {first} of the GPU"));
+    }
+    record.gpu = seen;
+}
+
 /// The GPU that the worker says it runs on.
 fn gpu_of(conversation: &Conversation) -> Option<String> {
     conversation.said.ready.as_ref()?.device_uuid.clone()
@@ -239,10 +260,14 @@ fn annotate(samples: &mut [Sample], started: Instant, timeline: &Timeline) {
 
 /// Runs a command whose figures are read from its output.
 fn scan(task: &Task<'_>, cell: &CommandCell, show: &mut dyn FnMut(u64, u32)) -> Result<Attempted, Interrupted> {
+    let watch = task.gpu.map(|uuid| Watch::start(uuid.to_owned(), None));
     let process = match start(launch::command(task, cell), false) {
         Ok(process) => process,
         Err(message) => return Ok(unstarted(task, message)),
     };
+    if let Some(watch) = &watch {
+        watch.worker_is(process.pid());
+    }
     let deadline = process.started + task.measure.timeout;
     let mut scanner = Scanner::new(&cell.metrics);
     let mut tail = Tail::default();
@@ -279,6 +304,7 @@ fn scan(task: &Task<'_>, cell: &CommandCell, show: &mut dyn FnMut(u64, u32)) -> 
         }
     };
     let mut attempted = account(task, end, Measured { steady: true, metrics, ..Measured::default() }, tail, &ended);
+    blame_gpu(&mut attempted.record, watch.and_then(|watch| watch.stop().ok()).map(|seen| seen.watch));
     let samples = attempted.record.metrics.values().map(Vec::len).max().unwrap_or(0);
     attempted.record.samples = u32::try_from(samples).unwrap_or(u32::MAX);
     attempted.record.setup_seconds = first_figure.map(|after: Duration| after.as_secs_f64());
@@ -339,6 +365,8 @@ fn account(task: &Task<'_>, end: End, measured: Measured, mut tail: Tail, ended:
         ready: None,
         finished: None,
         metrics: measured.metrics,
+        canaries: Vec::new(),
+        gpu: None,
         output_tail: if keep_tail { tail.into_lines() } else { Vec::new() },
     };
     Attempted { record, samples: measured.samples, plan: None, verification: None, ops: Vec::new() }

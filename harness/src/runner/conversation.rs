@@ -3,7 +3,7 @@
 //! Pure: lines in, replies and an account out. It may not know about processes or time. A line that is no message is kept
 //! for the user; a message that breaks the protocol ends the worker, with one sentence that says how.
 
-use stepwatch_record::message::{Finished, FromWorker, Mode, Ready, ToWorker};
+use stepwatch_record::message::{Canary, Finished, FromWorker, Mode, Ready, ToWorker};
 use stepwatch_record::plan::{Plan, Verification};
 use stepwatch_record::profile::OpClass;
 use stepwatch_record::run::End;
@@ -34,6 +34,8 @@ pub struct Said {
     pub plan: Option<Plan>,
     /// What it checked.
     pub verification: Option<Verification>,
+    /// The canary's readings, in order.
+    pub canaries: Vec<Canary>,
     /// Its profile.
     pub ops: Vec<OpClass>,
     /// How it closed.
@@ -52,7 +54,7 @@ pub struct Conversation {
     stopped: bool,
 }
 
-const TYPES: [&str; 8] = ["ready", "verified", "planned", "samples", "ops", "finished", "skipped", "failed"];
+const TYPES: [&str; 9] = ["ready", "verified", "planned", "canary", "samples", "ops", "finished", "skipped", "failed"];
 
 impl Conversation {
     /// A worker started to settle a plan or to profile.
@@ -139,6 +141,10 @@ impl Conversation {
             }
             FromWorker::Planned(plan) => {
                 self.said.plan = Some(plan);
+                Next::Listen
+            }
+            FromWorker::Canary(canary) => {
+                self.said.canaries.push(canary);
                 Next::Listen
             }
             FromWorker::Ops { ops } => {

@@ -45,12 +45,20 @@ fn environment(command: &mut Command, task: &Task<'_>) {
     command.env("STEPWATCH_ROUND", task.round.map_or_else(|| "prepare".to_owned(), |round| round.to_string()));
     command.env("STEPWATCH_ATTEMPT", task.attempt.to_string());
     command.env("STEPWATCH_SEED", task.seed.to_string());
+    visible(command, task.device);
     // Python buffers what it prints into a pipe: its first figure would come with its last.
     command.env("PYTHONUNBUFFERED", "1");
 }
 
+/// Lets a process see one GPU only, by UUID: CUDA numbers GPUs by speed, NVML by their place on the bus.
+pub(crate) fn visible(command: &mut Command, device: Option<&str>) {
+    if let Some(uuid) = device {
+        command.env("CUDA_VISIBLE_DEVICES", uuid);
+    }
+}
+
 /// This very binary: on Linux the running file itself, even when a build has put another in its place since.
-fn this_binary() -> Result<Command, String> {
+pub(crate) fn this_binary() -> Result<Command, String> {
     use std::os::unix::process::CommandExt;
     let own = Path::new("/proc/self/exe");
     let path = if cfg!(target_os = "linux") && own.exists() {

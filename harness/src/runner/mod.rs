@@ -16,7 +16,7 @@ use crate::store::{RunWriter, StoreError};
 
 pub mod attempt;
 pub mod conversation;
-mod launch;
+pub(crate) mod launch;
 pub mod order;
 pub mod output;
 pub mod process;
@@ -41,6 +41,10 @@ pub struct Sweep<'a> {
     pub seed: u64,
     /// `cpu`, `cuda` or `null`.
     pub backend: &'a str,
+    /// The only GPU that workers may see, by UUID.
+    pub device: Option<&'a str>,
+    /// The GPU that they will use, by UUID, if it is known.
+    pub gpu: Option<&'a str>,
     /// Whether profiles are taken at the end.
     pub profile: bool,
 }
@@ -206,7 +210,13 @@ fn run_round(
     }
     show.start(&planned.cell.id, &format!("round {} of {}", round + 1, sweep.rounds));
     let samples = sweep.measure.samples;
-    let attempted = attempt::attempt(&task, &mut |warmup, measured| show.steps(warmup, measured, samples))?;
+    let mut attempted = attempt::attempt(&task, &mut |warmup, measured| show.steps(warmup, measured, samples))?;
+    if let (End::Skipped { reason }, "cuda") = (&attempted.record.end, sweep.backend)
+        && known.is_prepared()
+    {
+        // What was prepared could run: a device that is gone since must not pass for a cell that does not fit.
+        attempted.record.end = failed(&format!("it was prepared and can no longer run: {reason}"));
+    }
     if attempted.record.end != End::Completed {
         known.failures += 1;
         known.last_failure = Some(attempted.record.end.clone());
@@ -257,6 +267,8 @@ impl<'a> Sweep<'a> {
             plan: None,
             measure: self.measure,
             backend: self.backend,
+            device: self.device,
+            gpu: self.gpu,
         }
     }
 }

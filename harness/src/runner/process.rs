@@ -106,6 +106,12 @@ impl Process {
         Ok(Self { child, pid, events, input, started, reaped: None })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Waits for the next event.
     ///
     /// # Errors

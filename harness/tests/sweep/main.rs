@@ -6,6 +6,7 @@
 
 mod commands;
 mod ends;
+mod faults;
 mod interruptions;
 mod scripted;
 mod stage;

@@ -101,7 +101,7 @@ fn the_null_backend_is_not_for_users() {
 
 #[test]
 fn cuda_without_a_device_exits_7_and_says_what_is_missing() {
-    if stepwatch::device::cuda().is_ok() {
+    if stepwatch::device::cuda(None).is_ok() {
         return;
     }
     let stage = Stage::new(&[("s.toml", &SCENARIO.replace("\"null\"", "\"auto\""))]);

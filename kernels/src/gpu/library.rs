@@ -33,14 +33,14 @@ pub(crate) enum Library {
 }
 
 impl Library {
-    const fn prefix(self) -> &'static str {
+    pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::Nvrtc => "libnvrtc.so",
             Self::CublasLt => "libcublasLt.so",
         }
     }
 
-    const fn remedy(self) -> &'static str {
+    pub(crate) const fn remedy(self) -> &'static str {
         match self {
             Self::Nvrtc => {
                 "install the CUDA toolkit 12.9 or newer, or `pip install nvidia-cuda-nvrtc` into the active Python, or set STEPWATCH_NVRTC to its folder"
@@ -75,7 +75,10 @@ impl Library {
             }
             self.is_present()
         });
-        let searched = || folders(self).iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+        let searched = || {
+            let folders = folders(self).into_iter().map(|folder| folder.display().to_string());
+            folders.chain(["the loader's path".to_owned()]).collect::<Vec<_>>().join(", ")
+        };
         if present {
             Ok(())
         } else {
@@ -119,7 +122,7 @@ pub fn mapped() -> Vec<Mapped> {
         .filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..])))
         .filter_map(|path| {
             let name = path.file_name()?.to_string_lossy().into_owned();
-            let ours = ["libcuda.so", "libnvrtc", "libcublas", "libcudnn", "libnvidia-ptxjitcompiler"];
+            let ours = ["libcuda.so", "libnvrtc", "libcublas", "libcudnn", "libnvidia-ptxjitcompiler", "libnvidia-ml"];
             ours.iter().any(|prefix| name.starts_with(prefix)).then_some(Mapped { name, path })
         })
         .collect();

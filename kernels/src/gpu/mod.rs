@@ -5,12 +5,14 @@
 #![allow(unsafe_code)]
 
 mod error;
+pub mod fault;
 mod graph;
 pub mod launch;
 pub mod library;
 mod mailbox;
 mod memory;
 mod prepared;
+pub mod probe;
 pub mod source;
 
 use std::cell::{OnceCell, RefCell};
@@ -19,6 +21,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
+use serde::{Deserialize, Serialize};
 
 pub use error::GpuError;
 pub use graph::Graph;
@@ -34,7 +37,7 @@ use crate::nvrtc;
 use source::Source;
 
 /// What a device says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Its number among the visible devices.
     pub ordinal: usize,
@@ -59,7 +62,7 @@ pub struct Facts {
 }
 
 /// Loads the driver and initialises it, once a process.
-fn driver() -> Result<(), GpuError> {
+pub(crate) fn driver() -> Result<(), GpuError> {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     // SAFETY: opening the driver's library runs its initialisers, which is what it is for.
     if !*PRESENT.get_or_init(|| unsafe { sys::is_culib_present() }) {

@@ -159,6 +159,11 @@ impl Cuda {
         self.gpu.facts()
     }
 
+    /// The device, for what is not of the step.
+    pub(crate) const fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// Device memory that tensors, workspaces and loaded kernels take, bytes.
     #[must_use]
     pub const fn memory_bytes(&self) -> u64 {

@@ -215,6 +215,8 @@ fn speaks_of_the_machine(kind: Kind) -> bool {
         Kind::PowerCapped
         | Kind::ThermalThrottle
         | Kind::ForeignProcess
+        | Kind::GpuErrors
+        | Kind::MachineDrift
         | Kind::TwoLibraryVersions
         | Kind::NotSteady
         | Kind::Noisy => true,

@@ -54,6 +54,7 @@ impl Script {
             policy: Policy::default(),
             machines: vec![machine],
             build: Build::default(),
+            peaks: vec![],
             notes: vec![],
             command: vec![],
             asked: Default::default(),
@@ -183,6 +184,8 @@ fn round(name: &str, number: u32, rate: f64) -> Round {
         ready: Some(Ready { flops_per_token: Some(6e6), first_step_seconds: Some(0.25), ..Ready::default() }),
         finished: Some(Finished { steps: 3, loss: Some(5.0), peak_memory_bytes: Some(1 << 30), cast_overflows: None }),
         metrics: BTreeMap::new(),
+        canaries: vec![],
+        gpu: None,
         output_tail: vec![],
     };
     let samples = vec![sample(0, false, 9 * gpu_ns), sample(1, true, gpu_ns), sample(2, true, gpu_ns)];
