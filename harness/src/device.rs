@@ -191,7 +191,7 @@ mod tests {
     fn of_the_machines_gpus_the_used_one_is_kept() {
         let found: Answer = serde_json::from_str(
             r#"{"cuda":{"devices":[{"ordinal":0,"name":"H100","uuid":"GPU-b","multiprocessors":132,"memory_bytes":1,
-                "capability":[9,0],"shared_bytes_per_block":1,"sm_clock_hz":1,"driver_cuda":[13,0]}],
+                "capability":[9,0],"shared_bytes_per_block":1,"l2_bytes":1,"sm_clock_hz":1,"driver_cuda":[13,0]}],
                 "libraries":[{"name":"driver","version":"CUDA 13.0","path":"/d","problem":null},
                              {"name":"nvrtc","version":"13.0","path":"/n","problem":null},
                              {"name":"cudnn","version":null,"path":null,"problem":"missing"}],

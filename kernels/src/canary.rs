@@ -71,8 +71,8 @@ pub fn run(gpu: &Gpu) -> Result<Reading, GpuError> {
     let compute = time(gpu, block)?;
     after.record(gpu)?;
     let sm_clock_hz = after.since(gpu, &before)?.map(|(_, hz)| hz);
-    gpu.copy(&from, &to)?;
-    let copies = time(gpu, || (0..BLOCK_COPIES).try_for_each(|_| gpu.copy(&from, &to)))?;
+    gpu.copy(&to, &from)?;
+    let copies = time(gpu, || (0..BLOCK_COPIES).try_for_each(|_| gpu.copy(&to, &from)))?;
     Ok(Reading {
         flops_per_second: launches * flops / (median(&compute) * 1e-9),
         flops_spread: spread(&compute),

@@ -131,17 +131,6 @@ impl Gpu {
             .map_err(|error| GpuError::driver("cuMemsetD8Async", error))
     }
 
-    /// Enqueues a copy of one range to another of the same size.
-    ///
-    /// # Errors
-    /// If the sizes differ or the driver refuses.
-    pub fn copy(&self, from: &Slice, to: &Slice) -> Result<(), GpuError> {
-        same_size("copy", to, from.bytes)?;
-        // SAFETY: both ranges are their slices' own and as long as what is copied.
-        unsafe { result::memcpy_dtod_async(to.pointer(), from.pointer(), from.bytes, self.stream()) }
-            .map_err(|error| GpuError::driver("cuMemcpyDtoDAsync", error))
-    }
-
     /// Copies a tensor to the device and waits.
     ///
     /// # Errors

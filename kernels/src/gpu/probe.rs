@@ -143,6 +143,7 @@ mod tests {
             memory_bytes: 1,
             capability,
             shared_bytes_per_block: 1,
+            l2_bytes: 1,
             sm_clock_hz: 1,
             driver_cuda,
         }
