@@ -7,7 +7,7 @@ use stepwatch_model::probe;
 use stepwatch_model::session::{self, Backend, Session, SessionError, StepTime};
 use stepwatch_record::machine::Library;
 use stepwatch_record::message::{Canary, FromWorker, Ready};
-use stepwatch_record::plan::{Plan, Verification};
+use stepwatch_record::plan::{Plan, SkippedPass, Verification};
 use stepwatch_record::profile::OpClass;
 
 use crate::fault::{self, Stage};
@@ -160,6 +160,11 @@ impl Running {
             fp8_linears: Some(description.fp8_linears),
             attention: Some(description.attention),
             passes: description.passes,
+            skipped_passes: description
+                .skipped_passes
+                .into_iter()
+                .map(|pass| SkippedPass { name: pass.name, reason: pass.reason })
+                .collect(),
             flops_per_token: Some(description.flops_per_token),
             libraries: mapped_libraries(),
             ..Ready::default()

@@ -22,6 +22,9 @@ const BATCH_TIME: Duration = Duration::from_millis(50);
 /// … or so many steps, whichever is first.
 const BATCH_STEPS: usize = 16;
 
+/// What the phases of a step are called among its samples' further figures.
+const PHASES: [&str; 3] = ["forward_seconds", "backward_seconds", "optimiser_seconds"];
+
 /// What the first line asked for.
 struct Asked {
     mode: Mode,
@@ -168,6 +171,13 @@ impl Batch {
         self.samples.gpu_ns.push(step.gpu_ns);
         self.samples.cycles.push(step.cycles);
         self.samples.loss.push(step.loss);
+        if step.phases_ns == [0; 3] {
+            return;
+        }
+        for (name, ns) in PHASES.iter().zip(step.phases_ns) {
+            // Seconds of a step are far from where a double's steps are wider than a nanosecond.
+            self.samples.metrics.entry((*name).to_owned()).or_default().push(ns as f64 / 1e9);
+        }
     }
 
     fn is_due(&self) -> bool {

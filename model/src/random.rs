@@ -25,6 +25,13 @@ impl Random {
         Self { state: mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(stream.wrapping_mul(GOLDEN))), spare: None }
     }
 
+    /// The same as if so many times 64 bits were taken already.
+    #[must_use]
+    pub const fn at(seed: u64, stream: u64, taken: u64) -> Self {
+        let start = Self::new(seed, stream);
+        Self { state: start.state.wrapping_add(GOLDEN.wrapping_mul(taken)), spare: None }
+    }
+
     /// The next 64 bits.
     pub const fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GOLDEN);
@@ -74,6 +81,15 @@ mod tests {
         );
         assert_ne!(Random::new(1, 0).bits(), Random::new(1, 1).bits());
         assert_ne!(Random::new(1, 0).bits(), Random::new(2, 0).bits());
+    }
+
+    #[test]
+    fn a_stream_is_entered_anywhere() {
+        let mut from_start = Random::new(3, 9);
+        let all: Vec<f64> = (0..10).map(|_| from_start.normal()).collect();
+        // Two draws make two normals.
+        let mut from_fourth = Random::at(3, 9, 4);
+        assert_eq!((4..10).map(|_| from_fourth.normal()).collect::<Vec<_>>(), all[4..]);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub struct StepTime {
 }
 
 /// What really runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Description {
     /// The device in words.
     pub device: String,

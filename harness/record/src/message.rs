@@ -119,6 +119,9 @@ pub struct Ready {
     /// The passes really applied, in order.
     #[serde(default)]
     pub passes: Vec<String>,
+    /// Passes that the plan has and that did not come about in this process, each with its reason.
+    #[serde(default)]
+    pub skipped_passes: Vec<crate::plan::SkippedPass>,
     /// Model FLOPs of one token, forward and backward (6N + 6·L·d·S).
     #[serde(default)]
     pub flops_per_token: Option<f64>,

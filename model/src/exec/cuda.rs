@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use stepwatch_kernels::Dtype;
 use stepwatch_kernels::gemm::Algorithm;
 use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
@@ -17,7 +16,7 @@ use stepwatch_kernels::timer::{Clocks, Event, clock_between};
 
 use super::start;
 use crate::data::Batch;
-use crate::ir::{Node, Phase, Step, TensorId};
+use crate::ir::{Node, Phase, Start, Step, TensorId};
 use crate::passes::place::{ALIGNMENT, place};
 
 /// Steps that may be under way: the host prepares one while the GPU runs another and a third is read.
@@ -26,8 +25,9 @@ const AHEAD: usize = 3;
 /// Events that tell what an event takes.
 const EVENTS_ALONE: usize = 65;
 
-/// Tensors whose first contents are made at once: bounds the host's memory.
-const CONTENTS_AT_ONCE: usize = 16;
+/// Elements of first contents that are made and copied at a time, and how many such pieces may wait: bounds the host's memory.
+const PIECE: usize = 1 << 23;
+const PIECES_AHEAD: usize = 2;
 
 /// How a list is run where there is a choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -335,20 +335,53 @@ fn allocate(gpu: &Gpu, step: &Step) -> Result<Vec<Option<Slice>>, GpuError> {
     Ok(step.tensors.iter().enumerate().map(cut).collect())
 }
 
-/// Gives tensors that live across steps their first contents.
+/// Gives tensors that live across steps their first contents: made by all threads, copied meanwhile. Tensors that start from
+/// one stream, as weights and their master copies do, are made once.
 fn fill(gpu: &Gpu, step: &Step, tensors: &[Option<Slice>], seed: u64) -> Result<(), GpuError> {
-    let starts = step.tensors.iter().zip(tensors);
-    let starts: Vec<_> = starts.filter_map(|(tensor, slice)| Some((tensor, tensor.start?, slice.as_ref()?))).collect();
-    for group in starts.chunks(CONTENTS_AT_ONCE) {
-        // Slices stay on this thread: only contents are made on others.
-        let specs: Vec<_> = group.iter().map(|(tensor, start, _)| (*tensor, *start)).collect();
-        let contents: Vec<Buffer<f32>> =
-            specs.par_iter().map(|(tensor, start)| start::contents(tensor, *start, seed)).collect();
-        for ((_, _, slice), contents) in group.iter().zip(&contents) {
-            gpu.upload_tensor(slice, contents.view())?;
+    let mut groups: Vec<(Start, Vec<usize>)> = Vec::new();
+    for (index, (tensor, slice)) in step.tensors.iter().zip(tensors).enumerate() {
+        let (Some(start), Some(slice)) = (tensor.start, slice) else { continue };
+        if start == Start::Zeros {
+            gpu.fill(slice, 0)?;
+            continue;
+        }
+        let same = |(other, group): &&mut (Start, Vec<usize>)| {
+            let first = &step.tensors[group[0]];
+            *other == start && (&first.shape, first.elements()) == (&tensor.shape, tensor.elements())
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, group)) => group.push(index),
+            None => groups.push((start, vec![index])),
         }
     }
-    Ok(())
+    let (give, take) = std::sync::mpsc::sync_channel::<(usize, usize, Buffer<f32>)>(PIECES_AHEAD);
+    std::thread::scope(|scope| {
+        // Slices stay on this thread: only contents are made on others.
+        scope.spawn(|| {
+            let give = give;
+            for (start, group) in &groups {
+                let elements = step.tensors[group[0]].elements();
+                for from in (0..elements).step_by(PIECE) {
+                    let range = from..elements.min(from + PIECE);
+                    let values = start::values::<f32>(&step.tensors[group[0]], *start, seed, range);
+                    for index in group {
+                        let rounded = Buffer::rounded(step.tensors[*index].dtype, &values);
+                        // The other side ends early only with an error of its own.
+                        if give.send((*index, from, rounded)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        for (index, from, piece) in take {
+            let bytes = step.tensors[index].dtype.bytes();
+            let whole = slice(tensors, TensorId(u32::try_from(index).unwrap_or(u32::MAX)))?;
+            let Some(part) = whole.slice(from * bytes, piece.len() * bytes) else { continue };
+            gpu.upload_tensor(&part, piece.view())?;
+        }
+        Ok(())
+    })
 }
 
 fn operands(tensors: &[Option<Slice>], node: &Node) -> Result<Vec<Slice>, GpuError> {
