@@ -15,13 +15,14 @@ pub struct Source {
 }
 
 /// What sources include, by name.
-pub const HEADERS: [Source; 7] = [
+pub const HEADERS: [Source; 8] = [
     Source { name: "adamw.cuh", text: include_str!("../adamw/adamw.cuh") },
     Source { name: "cast.cuh", text: include_str!("../quantise/cast.cuh") },
     Source { name: "cross_entropy.cuh", text: include_str!("../cross_entropy/cross_entropy.cuh") },
     Source { name: "element.cuh", text: include_str!("element.cuh") },
     Source { name: "gradient.cuh", text: include_str!("../gradient/gradient.cuh") },
     Source { name: "reduce.cuh", text: include_str!("reduce.cuh") },
+    Source { name: "rows.cuh", text: include_str!("../rmsnorm/rows.cuh") },
     Source { name: "scale.cuh", text: include_str!("../quantise/scale.cuh") },
 ];
 

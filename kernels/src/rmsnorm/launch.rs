@@ -1,5 +1,7 @@
-//! How RMSNorm is launched.
+//! How RMSNorm is launched: by the kernel that also takes what surrounds it, where that takes the width; else, for fp32 and
+//! odd widths, by one that takes any.
 
+use super::fused::{Addresses, Norm};
 use super::{Backward, EPSILON, Forward};
 use crate::dtype::Dtype;
 use crate::gpu::launch::{Launch, Operands};
@@ -44,6 +46,11 @@ impl Layout {
 
 impl Launch for Forward {
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+        if let Some(norm) = Norm::plain(self.rows, self.dim, self.dtype, false) {
+            let at = |name| operands.pointer(name);
+            let at = Addresses { x: at("x"), w: at("w"), result: at("y"), rstd: at("rstd"), ..Addresses::default() };
+            return norm.calls(gpu, &at, None);
+        }
         let (dtype, layout) = (operands.float(self.dtype)?, Layout::of(self.dtype, self.dim));
         layout.check(self.dim, operands)?;
         let kernel = Kernel::new(gpu, &SOURCE, &format!("rmsnorm_forward_{dtype}_v{}", layout.pack))?
@@ -76,10 +83,25 @@ impl Backward {
 impl Launch for Backward {
     /// Partial sums of dw: (blocks, dim) fp32.
     fn scratch(&self) -> usize {
-        self.blocks() * self.dim * 4
+        let norm = Norm::plain(self.rows, self.dim, self.dtype, true);
+        norm.map_or_else(|| self.blocks() * self.dim * 4, |norm| norm.scratch())
     }
 
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
+        if let Some(norm) = Norm::plain(self.rows, self.dim, self.dtype, true) {
+            let at = |name| operands.pointer(name);
+            let at = Addresses {
+                x: at("x"),
+                w: at("w"),
+                rstd: at("rstd"),
+                dy: at("dy"),
+                result: at("dx"),
+                dw: at("dw"),
+                partial: operands.scratch(),
+                ..Addresses::default()
+            };
+            return norm.calls(gpu, &at, None);
+        }
         let (dtype, layout) = (operands.float(self.dtype)?, Layout::of(self.dtype, self.dim));
         layout.check(self.dim, operands)?;
         let sums = if layout.rows > 1 { layout.rows * self.dim * 4 } else { 0 };

@@ -8,6 +8,7 @@ mod compare;
 mod elementwise;
 mod fused;
 mod fused_cast;
+mod fused_norm;
 mod fused_step;
 mod gemm;
 mod quantise;
