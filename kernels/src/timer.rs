@@ -52,10 +52,6 @@ impl Event {
             .map_err(|error| GpuError::driver("cuEventRecordWithFlags", error))
     }
 
-    pub(crate) const fn raw(&self) -> sys::CUevent {
-        self.event
-    }
-
     /// Waits until it has passed.
     ///
     /// # Errors

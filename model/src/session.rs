@@ -15,11 +15,13 @@ use crate::exec::cuda::{Choices, Cuda, Ended};
 use crate::exec::null::{End, Null, rule};
 use crate::exec::search;
 use crate::ir::{Node, Step};
+use crate::linear::Linear;
 use crate::passes::{Compiled, asked_for, pipeline};
 use crate::plan::{Plan, SkippedPass, Verification};
 use crate::probe::{Canary, cpu_canary, gpu_canary};
 use crate::verify;
 use stepwatch_kernels::gpu::GpuError;
+use stepwatch_kernels::op::Class;
 
 pub use crate::exec::Backend;
 
@@ -92,7 +94,8 @@ pub struct Prepared {
 /// Time, work and traffic of all ops that share class, label and phase, over one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpTime {
-    /// The op's class, `gap` for time between ops.
+    /// The op's class, matrix products by role (`gemm forward`, `gemm input gradient`, `gemm weight gradient`, `gemm head`);
+    /// `gap` for time between ops.
     pub class: String,
     /// What the ops do, such as `gate-up forward`.
     pub label: String,
@@ -465,13 +468,25 @@ impl Session {
     }
 }
 
+/// The class that an op's time is booked under; matrix products by what they are for.
+fn class_of(node: &Node) -> String {
+    let class = node.class();
+    let roles = ["forward", "input gradient", "weight gradient"];
+    match roles.into_iter().find(|role| node.label.ends_with(role)) {
+        Some(_) if class == Class::Gemm && node.label.starts_with(Linear::Head.name()) => "gemm head".to_owned(),
+        Some(role) if class == Class::Gemm => format!("gemm {role}"),
+        _ => class.name().to_owned(),
+    }
+}
+
 /// Times of ops by class, label and phase, and the gap between them.
 fn op_times(nodes: &[Node], spent: &[f64], gap_ns: f64) -> Vec<OpTime> {
     let mut ops: BTreeMap<(u8, String, String), OpTime> = BTreeMap::new();
     for (node, ns) in nodes.iter().zip(spent) {
-        let entry = ops.entry((node.phase as u8, node.class().name().to_owned(), node.label.clone()));
+        let class = class_of(node);
+        let entry = ops.entry((node.phase as u8, class.clone(), node.label.clone()));
         let total = entry.or_insert_with(|| OpTime {
-            class: node.class().name().to_owned(),
+            class,
             label: node.label.clone(),
             phase: node.phase.name().to_owned(),
             count: 0,

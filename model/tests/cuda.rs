@@ -182,8 +182,13 @@ fn a_searched_plan_runs_the_same_bits_in_every_session() {
         let prepared = prepare(&config, Backend::Cuda, 3).unwrap();
         assert!(prepared.verification.ok, "{:?}", prepared.verification.failures);
         let plan = prepared.plan;
-        println!("{} searched in {:.2} s: {:#?}", precision.name(), plan.search_seconds, plan.algorithms);
-        assert!(plan.passes.contains(&"search".to_owned()) && plan.algorithms.len() >= 15, "{:?}", plan.passes);
+        println!("{} searched in {:.2} s", precision.name(), plan.search_seconds);
+        assert!(
+            plan.passes.contains(&"search".to_owned()) && plan.algorithms.len() >= 12,
+            "{:?} {}",
+            plan.passes,
+            plan.algorithms.len()
+        );
         let run = || bits(&steps(&mut Session::open(&config, Backend::Cuda, Some(&plan), 5).unwrap(), 4));
         let first = run();
         assert_eq!(first, run(), "{}", precision.name());
@@ -284,6 +289,17 @@ fn rate(config: &StepConfig) -> bool {
         session.plan().search_seconds,
         session.describe().passes,
     );
+    for (product, pinned) in &session.plan().algorithms {
+        let us = |key: &str| pinned[key].as_f64().unwrap_or(f64::NAN) / 1e3;
+        println!(
+            "    {product:<60} {:>8.1} µs, first {:>8.1} µs, of {}: {} {}",
+            us("ns"),
+            us("first_ns"),
+            pinned["candidates"],
+            pinned["settings"],
+            pinned["dropped"]
+        );
+    }
     true
 }
 

@@ -7,7 +7,8 @@ use crate::cell::CellId;
 /// Time, work and traffic of all ops that share class, label and phase, summed over one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpClass {
-    /// `gemm`, `attention`, `quantise`, `transpose`, `scale` (amax and scale), `norm`, `elementwise`, `loss`, `optimiser`, `gap`.
+    /// `gemm forward`, `gemm input gradient`, `gemm weight gradient`, `gemm head`, `attention`, `quantise`, `transpose`,
+    /// `scale` (amax and scale), `norm`, `elementwise`, `loss`, `optimiser`, `gap`.
     pub class: String,
     /// The ops' own name, such as `gate-up forward`.
     pub label: String,

@@ -24,7 +24,7 @@ use cudarc::driver::{result, sys};
 use serde::{Deserialize, Serialize};
 
 pub use error::GpuError;
-pub use graph::Graph;
+pub use graph::{Graph, Marks};
 pub use mailbox::{Inbox, Outbox};
 pub use memory::Slice;
 pub use prepared::Prepared;

@@ -4,6 +4,7 @@
 //! not know kernels or libraries; it asks the kernels crate for both.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ use crate::passes::place::{ALIGNMENT, place};
 const AHEAD: usize = 3;
 
 /// Events that tell what an event takes.
-const EVENTS_ALONE: usize = 65;
+const EVENTS_ALONE: usize = 64;
 
 /// Elements of first contents that are made and copied at a time, and how many such pieces may wait: bounds the host's memory.
 const PIECE: usize = 1 << 23;
@@ -65,9 +66,11 @@ struct Slot {
     before: Clocks,
     after: Clocks,
     start: Event,
-    /// Behind the forward and the backward pass.
-    between: [Event; 2],
+    /// Where the backward pass and the optimiser begin.
+    marks: [(usize, Rc<Event>); 2],
     end: Event,
+    /// The step with this slot's marks, if it is run as a graph.
+    graph: Option<Graph>,
 }
 
 /// A step on a GPU, with its tensors.
@@ -75,9 +78,7 @@ struct Slot {
 pub struct Cuda {
     step: Step,
     ops: Rc<[Prepared]>,
-    /// Where the backward pass and the optimiser begin.
-    bounds: [usize; 2],
-    graph: Option<Graph>,
+    is_graph: bool,
     /// Why there is no graph though one was asked for.
     refused: Option<String>,
     tensors: Vec<Option<Slice>>,
@@ -128,23 +129,19 @@ impl Cuda {
             prepared.collect::<Result<Vec<Prepared>, GpuError>>()
         };
         let (init, ops) = (prepare_all(&step.init)?, Rc::from(prepare_all(&step.ops)?));
-        let bounds = bounds(&step.ops);
-        let (graph, refused) = match choices.graph.then(|| gpu.capture(&ops, &bounds)) {
-            None => (None, None),
-            Some(Ok(graph)) => (Some(graph), None),
-            Some(Err(error)) => (None, Some(error.to_string())),
-        };
         let mut free = VecDeque::with_capacity(AHEAD);
         for _ in 0..AHEAD {
-            free.push_back(slot(&gpu, first.ids.len())?);
+            free.push_back(slot(&gpu, first.ids.len(), bounds(&step.ops))?);
         }
+        let refused = if choices.graph { capture_all(&gpu, &ops, &mut free) } else { None };
+        let is_graph = choices.graph && refused.is_none();
         let base = Event::new(&gpu)?;
         let (free_after, _) = gpu.memory()?;
         let memory_bytes = free_before.saturating_sub(free_after) as u64;
         let under_way = VecDeque::with_capacity(AHEAD);
         let base_ns = 0;
         let mut cuda =
-            Self { step, ops, bounds, graph, refused, tensors, free, under_way, base, base_ns, memory_bytes, gpu };
+            Self { step, ops, is_graph, refused, tensors, free, under_way, base, base_ns, memory_bytes, gpu };
         cuda.feed(first)?;
         init.iter().try_for_each(|op| cuda.gpu.enqueue(op))?;
         cuda.base.record(&cuda.gpu)?;
@@ -200,10 +197,9 @@ impl Cuda {
         slot.targets.send(&self.gpu, &batch.targets, slice(&self.tensors, ports.targets)?)?;
         slot.before.record(&self.gpu)?;
         slot.start.record(&self.gpu)?;
-        let between: Vec<&Event> = slot.between.iter().collect();
-        match &self.graph {
-            Some(graph) => self.gpu.launch(graph, &between)?,
-            None => self.gpu.enqueue_all(&self.ops, &self.bounds, &between)?,
+        match &slot.graph {
+            Some(graph) => self.gpu.launch(graph)?,
+            None => self.gpu.enqueue_all(&self.ops, &slot.marks)?,
         }
         slot.end.record(&self.gpu)?;
         slot.after.record(&self.gpu)?;
@@ -223,13 +219,14 @@ impl Cuda {
         let float = |at: usize| f64::from(f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
         let (before, after) = bytes[8..].split_at((bytes.len() - 8) / 2);
         let cycles = clock_between(before, after).map_or(0, |(cycles, _)| cycles);
+        let [(_, backward), (_, optimiser)] = &slot.marks;
         let ended = Ended {
             t_ns: self.base_ns + slot.end.since(&self.base)? as u64,
             gpu_ns: slot.end.since(&slot.start)? as u64,
             phases_ns: [
-                slot.between[0].since(&slot.start)? as u64,
-                slot.between[1].since(&slot.between[0])? as u64,
-                slot.end.since(&slot.between[1])? as u64,
+                backward.since(&slot.start)? as u64,
+                optimiser.since(backward)? as u64,
+                slot.end.since(optimiser)? as u64,
             ],
             cycles,
             loss: float(0),
@@ -246,28 +243,26 @@ impl Cuda {
     /// Whatever ended the device.
     pub fn run_timed(&mut self, batch: &Batch) -> Result<Vec<f64>, GpuError> {
         self.feed(batch)?;
-        let marks: Vec<usize> = (0..=self.ops.len()).collect();
-        let spans = self.timed(&self.ops, &marks)?;
+        let spans = self.timed(&self.ops, 0..=self.ops.len())?;
         // Events alone, one right behind the other.
-        let mut alone = self.timed(&Rc::from(Vec::new()), &[0; EVENTS_ALONE])?;
+        let mut alone = self.timed(&Rc::from(Vec::new()), 0..=EVENTS_ALONE)?;
         alone.sort_by(f64::total_cmp);
         let event_ns = alone.get(alone.len() / 2).copied().unwrap_or_default();
         Ok(spans.into_iter().map(|ns| (ns - event_ns).max(0.0)).collect())
     }
 
     /// The time between marks in a list of work, ns.
-    fn timed(&self, ops: &Rc<[Prepared]>, marks: &[usize]) -> Result<Vec<f64>, GpuError> {
-        let events: Vec<Event> = marks.iter().map(|_| Event::new(&self.gpu)).collect::<Result<_, _>>()?;
-        let places: Vec<&Event> = events.iter().collect();
-        if self.graph.is_some() {
-            let graph = self.gpu.capture(ops, marks)?;
-            self.gpu.launch(&graph, &places)?;
-            self.gpu.synchronize()?;
-        } else {
-            self.gpu.enqueue_all(ops, marks, &places)?;
-            self.gpu.synchronize()?;
+    fn timed(&self, ops: &Rc<[Prepared]>, marks: RangeInclusive<usize>) -> Result<Vec<f64>, GpuError> {
+        let marks: Vec<_> =
+            marks.map(|index| Ok((index, Rc::new(Event::new(&self.gpu)?)))).collect::<Result<_, GpuError>>()?;
+        // Dropped at the end: it must not go before its launch is through.
+        let graph = if self.is_graph { Some(self.gpu.capture(ops, &marks)?) } else { None };
+        match &graph {
+            Some(graph) => self.gpu.launch(graph)?,
+            None => self.gpu.enqueue_all(ops, &marks)?,
         }
-        events.windows(2).map(|pair| pair[1].since(&pair[0])).collect()
+        self.gpu.synchronize()?;
+        marks.windows(2).map(|pair| pair[1].1.since(&pair[0].1)).collect()
     }
 
     /// A tensor's contents; waits for all that was submitted. Tensors that end with their step hold what was last written
@@ -289,7 +284,8 @@ impl Cuda {
     }
 }
 
-fn slot(gpu: &Gpu, tokens: usize) -> Result<Slot, GpuError> {
+fn slot(gpu: &Gpu, tokens: usize, [backward, optimiser]: [usize; 2]) -> Result<Slot, GpuError> {
+    let mark = |index| Event::new(gpu).map(|event| (index, Rc::new(event)));
     let (before, after) = (Clocks::new(gpu)?, Clocks::new(gpu)?);
     let scalars = 2 * Dtype::F32.bytes();
     Ok(Slot {
@@ -299,9 +295,22 @@ fn slot(gpu: &Gpu, tokens: usize) -> Result<Slot, GpuError> {
         before,
         after,
         start: Event::new(gpu)?,
-        between: [Event::new(gpu)?, Event::new(gpu)?],
+        marks: [mark(backward)?, mark(optimiser)?],
         end: Event::new(gpu)?,
+        graph: None,
     })
+}
+
+/// Captures the step for every slot, each with its own marks; says why if that is refused, and leaves none.
+fn capture_all(gpu: &Gpu, ops: &Rc<[Prepared]>, slots: &mut VecDeque<Slot>) -> Option<String> {
+    let graphs: Result<Vec<Graph>, GpuError> = slots.iter().map(|slot| gpu.capture(ops, &slot.marks)).collect();
+    match graphs {
+        Ok(graphs) => {
+            slots.iter_mut().zip(graphs).for_each(|(slot, graph)| slot.graph = Some(graph));
+            None
+        }
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// Where the backward pass and the optimiser begin: phases follow each other in every list.
