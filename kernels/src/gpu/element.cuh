@@ -45,7 +45,13 @@ static __device__ __forceinline__ void from_float(float x, e5m2& out) {
     out.bits = (unsigned char)pair;
 }
 
-// Two values as two bytes, the first in the lower one: one instruction where single values take one each.
+// Two values as one pair, the first in the lower half: one instruction where single values take one each.
+static __device__ __forceinline__ unsigned pair_from_floats(float low, float high, bf16) {
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
 static __device__ __forceinline__ unsigned short pair_from_floats(float low, float high, e4m3) {
     unsigned short pair;
     asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));

@@ -15,7 +15,7 @@ pub struct Source {
 }
 
 /// What sources include, by name.
-pub const HEADERS: [Source; 8] = [
+pub const HEADERS: [Source; 11] = [
     Source { name: "adamw.cuh", text: include_str!("../adamw/adamw.cuh") },
     Source { name: "cast.cuh", text: include_str!("../quantise/cast.cuh") },
     Source { name: "cross_entropy.cuh", text: include_str!("../cross_entropy/cross_entropy.cuh") },
@@ -24,6 +24,9 @@ pub const HEADERS: [Source; 8] = [
     Source { name: "reduce.cuh", text: include_str!("reduce.cuh") },
     Source { name: "rows.cuh", text: include_str!("../rmsnorm/rows.cuh") },
     Source { name: "scale.cuh", text: include_str!("../quantise/scale.cuh") },
+    Source { name: "swiglu.cuh", text: include_str!("../swiglu/swiglu.cuh") },
+    Source { name: "rope.cuh", text: include_str!("../rope/rope.cuh") },
+    Source { name: "tile.cuh", text: include_str!("../quantise/tile.cuh") },
 ];
 
 /// Every source, so that all can be compiled where there is no GPU.

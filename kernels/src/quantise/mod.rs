@@ -6,6 +6,7 @@
 pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
+pub(crate) mod tile;
 
 use serde::{Deserialize, Serialize};
 

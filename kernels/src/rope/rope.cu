@@ -1,5 +1,6 @@
 // Rotary positions on packed (B·S, 3·H·hd), in place: one thread turns V pairs of one query or key head. Grid: (rows, …).
 #include "element.cuh"
+#include "rope.cuh"
 
 template <typename T, int V>
 static __device__ __forceinline__ void rope(
@@ -19,9 +20,9 @@ static __device__ __forceinline__ void rope(
     load<float, V>(sin + (long long)position * half + i, s);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-        const float turned = direction * s[j], a = x[j], b = y[j];
-        x[j] = a * c[j] - b * turned;
-        y[j] = b * c[j] + a * turned;
+        const float sine = direction * s[j], a = x[j], b = y[j];
+        x[j] = turned(a, b, c[j], -sine);
+        y[j] = turned(b, a, c[j], sine);
     }
     store<T, V>(first, x);
     store<T, V>(second, y);

@@ -1,10 +1,6 @@
 // SwiGLU on packed (rows, 2·ffn), gate first: one thread a pack of V elements, grid (rows, packs of a row).
 #include "element.cuh"
-
-template <typename T>
-static __device__ __forceinline__ float sigmoid(float x) {
-    return quotient<T>(1.0f, 1.0f + exponential<T>(-x));
-}
+#include "swiglu.cuh"
 
 template <typename T, int V>
 static __device__ __forceinline__ void forward(const T* gate_up, T* h, int ffn) {
@@ -15,7 +11,7 @@ static __device__ __forceinline__ void forward(const T* gate_up, T* h, int ffn) 
     load<T, V>(gate_up + row * 2 * ffn + i, gate);
     load<T, V>(gate_up + row * 2 * ffn + ffn + i, up);
 #pragma unroll
-    for (int j = 0; j < V; ++j) gate[j] = gate[j] * sigmoid<T>(gate[j]) * up[j];
+    for (int j = 0; j < V; ++j) gate[j] = swiglu<T>(gate[j], up[j]);
     store<T, V>(h + row * ffn + i, gate);
 }
 
@@ -29,12 +25,7 @@ static __device__ __forceinline__ void backward(const T* gate_up, const T* dh, T
     load<T, V>(gate_up + row * 2 * ffn + ffn + i, up);
     load<T, V>(dh + row * ffn + i, d);
 #pragma unroll
-    for (int j = 0; j < V; ++j) {
-        const float s = sigmoid<T>(gate[j]);
-        const float dup = d[j] * gate[j] * s;
-        gate[j] = d[j] * up[j] * s * (1.0f + gate[j] * (1.0f - s));
-        up[j] = dup;
-    }
+    for (int j = 0; j < V; ++j) swiglu_gradients<T>(gate[j], up[j], d[j]);
     store<T, V>(dgate_up + row * 2 * ffn + i, gate);
     store<T, V>(dgate_up + row * 2 * ffn + ffn + i, up);
 }

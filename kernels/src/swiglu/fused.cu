@@ -1,0 +1,59 @@
+// SwiGLU forward and backward with what becomes of their results: compiled for one purpose, see `tile.cuh`.
+#include "swiglu.cuh"
+#include "tile.cuh"
+
+// h from (rows, 2·ffn), gate first.
+struct Forward {
+    const bf16* gate_up;
+    long long ffn;
+
+    static constexpr int OUTPUTS = 1;
+    struct Raw {
+        uint4 gate, up;
+    };
+
+    __device__ __forceinline__ Raw load(int row, int col) const {
+        const bf16* from = gate_up + row * 2 * ffn + col;
+        return {load_once(from), load_once(from + ffn)};
+    }
+
+    __device__ __forceinline__ void make(const Raw& raw, int, int, uint4 (&made)[1]) const {
+        float gate[8], up[8];
+        unpacked(raw.gate, gate);
+        unpacked(raw.up, up);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) gate[j] = swiglu<bf16>(gate[j], up[j]);
+        made[0] = packed(gate);
+    }
+};
+
+// Gradients of gate and up, side by side as they are.
+struct Backward {
+    const bf16* gate_up;
+    const bf16* dh;
+    long long ffn;
+
+    static constexpr int OUTPUTS = 2;
+    struct Raw {
+        uint4 gate, up, dh;
+    };
+
+    __device__ __forceinline__ Raw load(int row, int col) const {
+        const bf16* from = gate_up + row * 2 * ffn + col;
+        return {load_once(from), load_once(from + ffn), load_once(dh + row * ffn + col)};
+    }
+
+    __device__ __forceinline__ void make(const Raw& raw, int, int, uint4 (&made)[2]) const {
+        float gate[8], up[8], d[8];
+        unpacked(raw.gate, gate);
+        unpacked(raw.up, up);
+        unpacked(raw.dh, d);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) swiglu_gradients<bf16>(gate[j], up[j], d[j]);
+        made[0] = packed(gate);
+        made[1] = packed(up);
+    }
+};
+
+BEHIND(swiglu_forward, Forward, 4)
+BEHIND(swiglu_backward, Backward, 3)
