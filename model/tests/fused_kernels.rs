@@ -118,3 +118,22 @@ fn the_loss_the_norm_and_the_optimiser_are_one_launch_each() {
         }
     }
 }
+
+/// SwiGLU and rotary positions of the 454M step are one launch each with what is behind them, whatever the FP8 recipe.
+#[test]
+fn every_activation_with_a_cast_has_a_kernel() {
+    for precision in Precision::ALL {
+        let config = StepConfig { precision, ..StepConfig::example(preset("454m").unwrap(), 16, 2048) };
+        let step = fusion(layout(build(&config)));
+        let mut found = 0;
+        for node in &step.ops {
+            let Op::Fused(fused) = &node.op else { continue };
+            if matches!(fused.pattern, Pattern::SwigluForward | Pattern::SwigluBackward | Pattern::RopeBackward) {
+                assert_eq!(fused.variants().len(), 1, "{} of {precision:?} has a kernel", node.name);
+                found += 1;
+            }
+        }
+        let expected = if matches!(precision, Precision::Fp32 | Precision::Bf16) { 0 } else { 3 * 24 };
+        assert_eq!(found, expected, "{precision:?}");
+    }
+}

@@ -9,6 +9,7 @@ mod elementwise;
 mod fused;
 mod fused_cast;
 mod fused_norm;
+mod fused_elementwise;
 mod fused_step;
 mod gemm;
 mod quantise;
