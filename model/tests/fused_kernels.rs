@@ -129,7 +129,7 @@ fn every_activation_with_a_cast_has_a_kernel() {
         for node in &step.ops {
             let Op::Fused(fused) = &node.op else { continue };
             if matches!(fused.pattern, Pattern::SwigluForward | Pattern::SwigluBackward | Pattern::RopeBackward) {
-                assert_eq!(fused.variants().len(), 1, "{} of {precision:?} has a kernel", node.name);
+                assert_eq!(fused.variants().len(), 1, "{:?} of {precision:?} has a kernel", fused.pattern);
                 found += 1;
             }
         }

@@ -64,14 +64,7 @@ static __device__ __forceinline__ void unpacked(const uint4& pack, float (&x)[8]
     }
 }
 
-// 16 bytes that this launch reads once.
-static __device__ __forceinline__ uint4 load_once(const bf16* from) {
-    uint4 out;
-    asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(out.x), "=r"(out.y), "=r"(out.z), "=r"(out.w)
-        : "l"(from));
-    return out;
-}
+static __device__ __forceinline__ uint4 load_pack(const bf16* from) { return *reinterpret_cast<const uint4*>(from); }
 
 // Magnitudes of bf16 pairs, each half on its own: bits without sign are ordered like the values, NaN above infinity.
 static __device__ __forceinline__ unsigned magnitudes(const uint4& pack) {
@@ -87,7 +80,7 @@ constexpr int TILE = 128, TILE_THREADS = 256;
 using Flipped = TransposedTile<16, TILE / 4>;
 // Tiles that lie side by side run at the same time: rows are read and written in stretches of so many tiles, and columns of
 // the transposed tensor in as many as then run above each other.
-constexpr int TILES_ABREAST = 8;
+constexpr int TILES_ABREAST = 32;
 
 // Upper left corner of a block's tile.
 static __device__ __forceinline__ void corner(int rows, int width, int& row, int& col) {

@@ -4,6 +4,7 @@
 use super::Axis;
 use super::launch::largest;
 use crate::dtype::Dtype;
+use crate::fused::Local;
 use crate::fused::epilogue::{Epilogue, Scaling};
 use crate::fused::launch::{Bound, Variant};
 use crate::gpu::source::Source;
@@ -51,11 +52,13 @@ impl Behind {
         let scales = match cast.map(|cast| (cast.scaling, cast.qt)) {
             None | Some((Scaling::Given(_), _)) if granularity == Granularity::Tensor => Scales::Given,
             // Maxima of rows and blocks stay on the chip.
-            Some((Scaling::Own { .. }, None)) if axis == Axis::Rows && !leaves => match granularity {
-                Granularity::Block1x128 if outputs == 1 || width.is_multiple_of(TILE) => Scales::OfBlocks,
-                Granularity::Row => Scales::OfRows,
-                _ => return None,
-            },
+            Some((Scaling::Own { scale: Local::External(_), .. }, None)) if axis == Axis::Rows && !leaves => {
+                match granularity {
+                    Granularity::Block1x128 if outputs == 1 || width.is_multiple_of(TILE) => Scales::OfBlocks,
+                    Granularity::Row => Scales::OfRows,
+                    _ => return None,
+                }
+            }
             _ => return None,
         };
         let found = Self { epilogue, outputs, scales };

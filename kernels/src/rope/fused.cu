@@ -14,7 +14,7 @@ struct Backward {
         uint4 own;
     };
 
-    __device__ __forceinline__ Raw load(int row, int col) const { return {load_once(dqkv + (long long)row * cols + col)}; }
+    __device__ __forceinline__ Raw load(int row, int col) const { return {load_pack(dqkv + (long long)row * cols + col)}; }
 
     __device__ __forceinline__ void make(const Raw& raw, int row, int col, uint4 (&made)[1]) const {
         const int lanes = pairs / 8;

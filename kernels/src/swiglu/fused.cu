@@ -14,7 +14,7 @@ struct Forward {
 
     __device__ __forceinline__ Raw load(int row, int col) const {
         const bf16* from = gate_up + row * 2 * ffn + col;
-        return {load_once(from), load_once(from + ffn)};
+        return {load_pack(from), load_pack(from + ffn)};
     }
 
     __device__ __forceinline__ void make(const Raw& raw, int, int, uint4 (&made)[1]) const {
@@ -40,7 +40,7 @@ struct Backward {
 
     __device__ __forceinline__ Raw load(int row, int col) const {
         const bf16* from = gate_up + row * 2 * ffn + col;
-        return {load_once(from), load_once(from + ffn), load_once(dh + row * ffn + col)};
+        return {load_pack(from), load_pack(from + ffn), load_pack(dh + row * ffn + col)};
     }
 
     __device__ __forceinline__ void make(const Raw& raw, int, int, uint4 (&made)[2]) const {
