@@ -1,5 +1,5 @@
 // All AdamW updates of a step in one launch, with what follows the weights: their largest magnitudes, the history of delayed
-// scaling, casts to FP8 with scales that were there before, and the step counter.
+// scaling, casts to FP8 with one scale that was there before or with scales per row made here, and the step counter.
 //
 // Defined from outside: GRADIENT, STATE and WEIGHT, element types, WEIGHT being what products read; COPY: whether the weight is
 // a copy of its own; CASTS: whether there are maxima or casts; FORMAT: element type of casts; BLOCKS a multiprocessor.
@@ -7,26 +7,30 @@
 #include "scale.cuh"
 
 #define THREADS 256
-// Elements of a chunk: of a parameter in a line, or a tile of 128 rows × 64 columns.
+// Elements of a chunk: of a parameter in a line, a tile of 128 rows × 64 columns, or as many whole rows as fit.
 #define CHUNK 8192
+
+enum Chunks { LINE, TILE, ROWS };
 
 struct Parameter {
     const GRADIENT* g;
     STATE *w, *m, *v;
     WEIGHT* copy;
     long long n;
-    // A cast; rows and columns are multiples of 16. No columns: chunks in a line, and no cast.
-    const float* scale;
+    // A cast: of tiles with one scale, rows and columns multiples of 16; of whole rows with one scale each.
+    float* scale;
     FORMAT *q, *qt;  // either may be null
     int rows, cols;
-    // The maximum: its cell and the count of chunks that are through, zero before and after a launch; null: none is taken.
+    // The maximum of the whole: its cell and the count of chunks that are through, zero before and after a launch; null: none is taken.
     unsigned* cell;
-    float* amax;     // may be null
+    float* amax;     // of the whole or of each row; may be null
     float* history;  // may be null
     int late;        // how far the counter is when the history is written
     int chunks;
     float decay;
     int length;  // of the history
+    int kind;    // of its chunks
+    int power_of_two;
 };
 
 struct Chunk {
@@ -139,6 +143,53 @@ static __device__ __forceinline__ unsigned update_tile(
     return largest;
 }
 
+// Whole rows: their maxima meet in shared memory; the weights are read back from where they were just written.
+static __device__ __forceinline__ void update_rows(
+    const Parameter& p, const Rates& rates, const Moment& now, unsigned number, float epsilon, float most) {
+    __shared__ unsigned maxima[CHUNK / 8];
+    const int each = CHUNK / p.cols, row0 = (int)number * each;
+    const int rows = min(each, p.rows - row0), cols = p.cols, elements = rows * cols;
+    const long long first = (long long)row0 * cols;
+    __syncthreads();  // the last chunk's maxima have been read
+    for (int r = threadIdx.x; r < rows; r += THREADS) maxima[r] = 0;
+    __syncthreads();
+    const int lane = threadIdx.x & 31;
+    // By whole warps: `start` is where a warp's first thread is.
+#pragma unroll 1
+    for (int start = (threadIdx.x - lane) * 8; start < elements; start += THREADS * 8) {
+        const int e = start + lane * 8;
+        unsigned largest = 0;
+        if (e < elements) {
+            float weights[8];
+            update_pack(p, rates, now, first + e, weights);
+            largest = largest_of(0, weights);
+        }
+        if (start / cols == (start + 31 * 8) / cols) {
+            largest = warp_reduce<Max>(largest);
+            if (lane == 0) atomicMax(&maxima[start / cols], largest);
+        } else if (e < elements) {
+            atomicMax(&maxima[e / cols], largest);
+        }
+    }
+    __syncthreads();
+    const WEIGHT* stored = COPY ? p.copy : (const WEIGHT*)p.w;
+    for (int e = threadIdx.x * 8; e < elements; e += THREADS * 8) {
+        const int row = e / cols;
+        const float amax = __uint_as_float(maxima[row]);
+        const float scale = scale_of(amax, epsilon, most, p.power_of_two != 0), inverse = 1.0f / scale;
+        float weights[8];
+        load<WEIGHT, 8>(stored + first + e, weights);
+        Pack<FORMAT, 8> out;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) from_float(weights[j] * inverse, out.values[j]);
+        *reinterpret_cast<Pack<FORMAT, 8>*>(p.q + first + e) = out;
+        if (e == row * cols) {
+            p.scale[row0 + row] = scale;
+            if (p.amax) p.amax[row0 + row] = amax;
+        }
+    }
+}
+
 // Adds a chunk's maximum to its parameter's; the last chunk leaves it where it is wanted.
 static __device__ __forceinline__ void add_maximum(const Parameter& p, unsigned largest, int step, unsigned* scratch) {
     largest = block_reduce<Max>(largest, scratch);
@@ -154,11 +205,11 @@ static __device__ __forceinline__ void add_maximum(const Parameter& p, unsigned 
 }
 #endif
 
-// Blocks take chunks in turn. `advance`: how far the counter moves when all blocks have read it; `through` counts them, zero
+// Blocks take chunks in turn. `epsilon` and `most`: least amax, and largest value of the format. `advance`: how far the counter moves when all blocks have read it; `through` counts them, zero
 // before and after a launch.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_all(
     const Parameter* parameters, const Chunk* chunks, int count, const float* clip, int* step, int advance,
-    unsigned* through, Rates rates) {
+    unsigned* through, float epsilon, float most, Rates rates) {
     const int before = *(const volatile int*)step;
     const Moment now = moment(rates, before, clip[0]);
 #if CASTS
@@ -169,9 +220,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_all(
 #if CASTS
         // Read anew after every store, which might change it for all that the compiler knows: cheaper than its registers.
         const Parameter& p = parameters[chunk.parameter];
-        const unsigned largest =
-            p.cols != 0 ? update_tile(p, rates, now, chunk.number) : update_line(p, rates, now, chunk.number);
-        if (p.cell) add_maximum(p, largest, before, scratch);
+        if (p.kind == ROWS) {
+            update_rows(p, rates, now, chunk.number, epsilon, most);
+        } else {
+            const unsigned largest =
+                p.kind == TILE ? update_tile(p, rates, now, chunk.number) : update_line(p, rates, now, chunk.number);
+            if (p.cell) add_maximum(p, largest, before, scratch);
+        }
 #else
         const Parameter p = parameters[chunk.parameter];
         update_line(p, rates, now, chunk.number);

@@ -1,6 +1,6 @@
 //! All AdamW updates of a step as one launch, with the step counter and what follows the weights: tensor-wide maxima, the
-//! history of delayed scaling, casts with scales that were there before. Equal bit by bit to the parts; parts of other kinds
-//! run alone after it.
+//! history of delayed scaling, casts with scales that were there before, and casts with scales per row. Equal bit by bit to
+//! the parts; parts of other kinds run alone after it.
 
 use super::AdamW;
 use crate::dtype::Dtype;
@@ -9,8 +9,8 @@ use crate::fused::{Fused, Local, Part};
 use crate::gpu::source::Source;
 use crate::gpu::{Call, Gpu, GpuError};
 use crate::op::{Access, Op};
-use crate::precision::{DELAYED_HISTORY, Granularity};
-use crate::quantise::{Quantise, Tiling};
+use crate::precision::{AMAX_EPSILON, DELAYED_HISTORY, Granularity};
+use crate::quantise::{Amax, Axis, Quantise, Tiling};
 
 static SOURCE: Source = Source { name: "adamw_fused.cu", text: include_str!("fused.cu") };
 
@@ -32,6 +32,26 @@ struct Weight<'a> {
     record: Option<(Local, usize)>,
     /// Scale, row-major and transposed results.
     cast: Option<(&'a Quantise, Local, Option<Local>, Option<Local>)>,
+    /// The cast with a scale per row.
+    rows: Option<RowCast>,
+}
+
+/// Maxima, scales and cast of a weight's rows: what of them is stored, and where.
+#[derive(Debug, Clone, Copy)]
+struct RowCast {
+    amax: Local,
+    scale: Local,
+    q: Local,
+    tiling: Tiling,
+    power_of_two: bool,
+}
+
+/// How a parameter is cut into chunks: `enum Chunks` of the kernel.
+#[derive(Debug, Clone, Copy)]
+enum Chunks {
+    Line,
+    Tile(usize, usize),
+    Rows(usize, usize),
 }
 
 #[derive(Debug)]
@@ -47,7 +67,7 @@ struct Optimiser<'a> {
 }
 
 /// Takes all updates, which must share clip factor, counter, rates and dtypes, and of the other parts those that it can; the
-/// rest runs after it, part by part: scales per row or block, and casts of shapes that are no multiples of 16.
+/// rest runs after it, part by part: scales per block, casts of shapes that are no multiples of 16 and of rows over 8192.
 pub(crate) fn optimiser(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
     let mut found = Optimiser { fused, weights: Vec::new(), advance: 0, format: Dtype::E4m3, taken: Vec::new() };
     let format = fused.parts.iter().find_map(|part| match &part.op {
@@ -80,15 +100,19 @@ impl Weight<'_> {
         self.spec.shape.iter().product()
     }
 
-    /// Rows and columns where chunks are tiles.
-    fn tiles(&self) -> Option<(usize, usize)> {
-        self.cast.map(|(spec, ..)| (spec.tiling.rows, spec.tiling.cols))
+    fn kind(&self) -> Chunks {
+        match (&self.cast, &self.rows) {
+            (_, Some(rows)) => Chunks::Rows(rows.tiling.rows, rows.tiling.cols),
+            (Some((spec, ..)), _) => Chunks::Tile(spec.tiling.rows, spec.tiling.cols),
+            _ => Chunks::Line,
+        }
     }
 
     fn chunks(&self) -> usize {
-        match self.tiles() {
-            Some((rows, cols)) => rows.div_ceil(TILE.0) * cols.div_ceil(TILE.1),
-            None => self.elements().div_ceil(CHUNK),
+        match self.kind() {
+            Chunks::Line => self.elements().div_ceil(CHUNK),
+            Chunks::Tile(rows, cols) => rows.div_ceil(TILE.0) * cols.div_ceil(TILE.1),
+            Chunks::Rows(rows, cols) => rows.div_ceil(CHUNK / cols),
         }
     }
 }
@@ -104,8 +128,13 @@ impl<'a> Optimiser<'a> {
                 self.advance += 1;
                 Some(true)
             }
+            Op::Amax(spec) if spec.tiling.granularity == Granularity::Row => Some(self.take_rows(spec, at)),
+            Op::Scale(_) => {
+                Some(self.weights.iter().any(|w| w.rows.is_some_and(|r| r.amax == at[0] && r.scale == at[1])))
+            }
             Op::Amax(spec) => {
-                let weight = self.weights.iter_mut().find(|w| w.weight() == at[0] && w.amax.is_none());
+                let weight =
+                    self.weights.iter_mut().find(|w| w.weight() == at[0] && w.amax.is_none() && w.rows.is_none());
                 let weight = weight.filter(|_| spec.tiling.granularity == Granularity::Tensor);
                 let stored = self.fused.stores(at[1]).then_some(at[1]);
                 Some(weight.is_some_and(|weight| weight.amax.replace((at[1], stored)).is_none()))
@@ -116,13 +145,17 @@ impl<'a> Optimiser<'a> {
                 let weight = self.weights.iter_mut().find(of).filter(|w| w.operands[2] == at[1] && external(at[2]));
                 Some(weight.is_some_and(|weight| weight.record.replace((at[2], advance)).is_none()))
             }
-            Op::Quantise(spec) => Some(self.take_cast(spec, at)),
+            Op::Quantise(spec) => {
+                let by_row =
+                    |w: &Weight<'_>| w.weight() == at[0] && w.rows.is_some_and(|r| r.scale == at[1] && r.q == at[2]);
+                Some(self.weights.iter().any(by_row) || self.take_cast(spec, at))
+            }
             _ => Some(false),
         }
     }
 
     fn take_update(&mut self, spec: &'a AdamW, operands: &'a [Local]) -> Option<()> {
-        let weight = Weight { spec, operands, amax: None, record: None, cast: None };
+        let weight = Weight { spec, operands, amax: None, record: None, cast: None, rows: None };
         let first = self.weights.first().unwrap_or(&weight);
         let rates = |spec: &AdamW| (spec.learning_rate.to_bits(), spec.warmup);
         let dtypes = |spec: &AdamW| (spec.gradient, spec.state, spec.copy);
@@ -137,6 +170,33 @@ impl<'a> Optimiser<'a> {
         (alike && self.advance == 0 && operands.iter().all(|&local| external(local))).then_some(())?;
         self.weights.push(weight);
         Some(())
+    }
+
+    /// An amax per row, if the scale made of it and the cast with that are there too and rows fit into a chunk.
+    fn take_rows(&mut self, spec: &Amax, at: &[Local]) -> bool {
+        let tiling = spec.tiling;
+        let parts = &self.fused.parts;
+        let found = parts.iter().find_map(|part| match &part.op {
+            Op::Scale(scale) if part.operands[0] == at[1] && scale.format == self.format => {
+                Some((part.operands[1], scale.power_of_two))
+            }
+            _ => None,
+        });
+        let Some((scale, power_of_two)) = found else { return false };
+        let q = parts.iter().find_map(|part| match &part.op {
+            Op::Quantise(cast) if part.operands[..2] == [at[0], scale] => {
+                let whole = cast.row_major && !cast.transposed && cast.tiling == tiling && cast.format == self.format;
+                whole.then(|| part.operands[2])
+            }
+            _ => None,
+        });
+        let Some(q) = q.filter(|&q| external(q) && external(scale)) else { return false };
+        let fits = tiling.axis == Axis::Rows && tiling.cols.is_multiple_of(8) && (8..=CHUNK).contains(&tiling.cols);
+        let free =
+            |w: &&mut Weight<'_>| w.weight() == at[0] && w.amax.is_none() && w.cast.is_none() && w.rows.is_none();
+        let weight = self.weights.iter_mut().find(free).filter(|_| fits);
+        let rows = RowCast { amax: at[1], scale, q, tiling, power_of_two };
+        weight.is_some_and(|weight| weight.rows.replace(rows).is_none())
     }
 
     /// Casts by tiles of a weight whose scale nobody makes here.
@@ -154,7 +214,11 @@ impl<'a> Optimiser<'a> {
             && spec.format == self.format
             && at[1..].iter().all(|&local| external(local))
             && !made(at[1]);
-        let weight = self.weights.iter_mut().find(|w| w.weight() == at[0] && w.cast.is_none()).filter(|_| fits);
+        let weight = self
+            .weights
+            .iter_mut()
+            .find(|w| w.weight() == at[0] && w.cast.is_none() && w.rows.is_none())
+            .filter(|_| fits);
         let q = spec.row_major.then(|| at[2]);
         let qt = spec.transposed.then(|| at[2 + usize::from(spec.row_major)]);
         weight.is_some_and(|weight| weight.cast.replace((spec, at[1], q, qt)).is_none())
@@ -169,14 +233,17 @@ impl<'a> Optimiser<'a> {
         parts().filter(|(_, taken)| !**taken).all(|(part, _)| {
             let signature = part.op.signature();
             part.operands.iter().zip(&signature).all(|(local, param)| {
-                let amax = self.weights.iter().any(|w| matches!(w.amax, Some((amax, None)) if amax == *local));
+                let amax = self.weights.iter().any(|w| {
+                    let of_rows = w.rows.map(|rows| rows.amax).filter(|&amax| !self.fused.stores(amax));
+                    matches!(w.amax, Some((amax, None)) if amax == *local) || of_rows == Some(*local)
+                });
                 !kernels.contains(local) || (external(*local) && !amax && param.access == Access::Read)
             })
         })
     }
 
     fn casts(&self) -> bool {
-        self.weights.iter().any(|weight| weight.amax.is_some() || weight.cast.is_some())
+        self.weights.iter().any(|weight| weight.amax.is_some() || weight.cast.is_some() || weight.rows.is_some())
     }
 
     /// Blocks a multiprocessor: what their registers allow.
@@ -208,8 +275,17 @@ impl<'a> Optimiser<'a> {
         let mut bytes = Vec::new();
         for (index, weight) in self.weights.iter().enumerate() {
             let operand = |index: usize| bound.optional(weight.operands.get(index).copied());
-            let (scale, q, qt) = weight.cast.map_or((None, None, None), |(_, scale, q, qt)| (Some(scale), q, qt));
-            let (rows, cols) = weight.tiles().unwrap_or_default();
+            let (scale, q, qt) = match (weight.cast, weight.rows) {
+                (_, Some(rows)) => (Some(rows.scale), Some(rows.q), None),
+                (Some((_, scale, q, qt)), _) => (Some(scale), q, qt),
+                _ => (None, None, None),
+            };
+            let (kind, rows, cols) = match weight.kind() {
+                Chunks::Line => (0, 0, 0),
+                Chunks::Tile(rows, cols) => (1, rows, cols),
+                Chunks::Rows(rows, cols) => (2, rows, cols),
+            };
+            let of_rows = weight.rows.map(|rows| rows.amax).filter(|&amax| self.fused.stores(amax));
             let addresses = [
                 operand(0),
                 operand(3),
@@ -225,14 +301,15 @@ impl<'a> Optimiser<'a> {
             bytes.extend([rows, cols].into_iter().flat_map(word));
             let maximum = [
                 weight.amax.map_or(0, |_| cells + 8 * index as u64),
-                bound.optional(weight.amax.and_then(|(_, stored)| stored)),
+                bound.optional(weight.amax.and_then(|(_, stored)| stored).or(of_rows)),
                 bound.optional(weight.record.map(|(history, _)| history)),
             ];
             bytes.extend(maximum.iter().flat_map(|address| address.to_le_bytes()));
             bytes.extend([weight.record.map_or(0, |(_, late)| late), weight.chunks()].into_iter().flat_map(word));
             #[expect(clippy::cast_possible_truncation, reason = "rounded once, as in the reference")]
             bytes.extend((weight.spec.weight_decay as f32).to_le_bytes());
-            bytes.extend(word(DELAYED_HISTORY));
+            let power_of_two = usize::from(weight.rows.is_some_and(|rows| rows.power_of_two));
+            bytes.extend([DELAYED_HISTORY, kind, power_of_two].into_iter().flat_map(word));
         }
         bytes
     }
@@ -269,6 +346,8 @@ impl FusedKernel for Optimiser<'_> {
             .pointer(bound.pointer(first.operands[2]))
             .int(self.advance)
             .pointer(through)
+            .float(AMAX_EPSILON)
+            .float(self.format.max_finite().unwrap_or(1.0))
             .structure(&first.spec.rates())
             .holds(cells);
         let mut calls = vec![kernel.ready()?];

@@ -111,7 +111,7 @@ fn ops() -> Vec<(&'static str, Op)> {
 }
 
 /// Fills what an op reads with random numbers, a stretch of them over and over: rates depend on data.
-pub fn fill(gpu: &Gpu, param: &Param, slice: &Slice, random: &mut Random) {
+fn fill(gpu: &Gpu, param: &Param, slice: &Slice, random: &mut Random) {
     // No multiple of a row, so that rows differ.
     const STRETCH: usize = 1_000_016;
     let n = param.elements().min(STRETCH);
