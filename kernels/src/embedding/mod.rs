@@ -35,8 +35,11 @@ impl Spec for Forward {
     }
 }
 
-/// `dtable[v] += Σ over t with ids[t] = v of dx[t]`: summed in the arithmetic type in the order of t, added to the old
-/// value, rounded once. The table is tied to the classifier, whose weight gradient is what is updated.
+/// Tokens of one id whose gradients are summed as one segment.
+pub const SEGMENT: usize = 64;
+
+/// `dtable[v] += Σ over t with ids[t] = v of dx[t]`: summed in the arithmetic type in the order of t, by segments of
+/// [`SEGMENT`] tokens whose sums are added in their order, then added to the old value, rounded once. The table is tied to the classifier, whose weight gradient is what is updated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backward {
     /// Tokens, T.

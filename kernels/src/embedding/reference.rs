@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Backward, Forward};
+use super::{Backward, Forward, SEGMENT};
 use crate::io::Io;
 use crate::op::Reference;
 use crate::real::Real;
@@ -37,9 +37,13 @@ impl Reference for Backward {
         dtable.par_chunks_exact_mut(self.dim).zip(&tokens).filter(|(_, tokens)| !tokens.is_empty()).for_each(
             |(old, tokens)| {
                 let mut sum = vec![R::zero(); self.dim];
-                for token in tokens {
-                    let dx = &dx[token * self.dim..][..self.dim];
-                    sum.iter_mut().zip(dx).for_each(|(sum, &dx)| *sum += dx);
+                for segment in tokens.chunks(SEGMENT) {
+                    let mut of_segment = vec![R::zero(); self.dim];
+                    for token in segment {
+                        let dx = &dx[token * self.dim..][..self.dim];
+                        of_segment.iter_mut().zip(dx).for_each(|(sum, &dx)| *sum += dx);
+                    }
+                    sum.iter_mut().zip(of_segment).for_each(|(sum, segment)| *sum += segment);
                 }
                 old.iter_mut().zip(sum).for_each(|(old, sum)| *old += sum);
             },

@@ -10,7 +10,7 @@ use stepwatch_kernels::precision::Granularity;
 use stepwatch_kernels::quantise::{Amax, Axis, Quantise, Record, Scale, Tiling};
 use stepwatch_kernels::tensor::Buffer;
 use stepwatch_kernels::timer::Event;
-use stepwatch_kernels::{Dtype, adamw, cross_entropy, gradient, residual};
+use stepwatch_kernels::{Dtype, adamw, cross_entropy, embedding, gradient, residual};
 
 use crate::compare::{Near, Random};
 use crate::fused::{check_fused, fuse};
@@ -276,6 +276,10 @@ fn rates_of_the_fused_step() {
     let update = |then| Op::Fused(optimiser(&parameters(then), bf16, Dtype::F32, Some(bf16)));
     let cases = [
         ("add", Op::Add(residual::Add { rows: 8 * rows, dim: 1024, dtype: bf16 })),
+        (
+            "embedding backward",
+            Op::EmbeddingBackward(embedding::Backward { tokens: rows, vocab: 50_304, dim: 1024, dtype: bf16 }),
+        ),
         ("loss", Op::Fused(loss(rows, 50_257, 50_304, bf16, &["lse"]))),
         ("gradient norm", Op::Fused(norm(&shapes, bf16, 1.0, true))),
         ("updates", update(Then::Nothing)),
@@ -296,7 +300,7 @@ fn stretch(param: &Param) -> Vec<f32> {
     // No multiple of a row, so that rows differ.
     let one = |_| match (param.dtype, param.name.as_ref()) {
         // Zipf's law, as tokens have it.
-        (Dtype::I32, "targets") => (50257.0_f32.powf(random.uniform()) - 1.0).floor(),
+        (Dtype::I32, "targets" | "ids") => (50257.0_f32.powf(random.uniform()) - 1.0).floor(),
         (Dtype::I32, _) => 3.0,
         (_, "v" | "scale" | "history") => random.uniform(),
         _ => random.normal(),
