@@ -21,16 +21,12 @@ struct Parameter {
     float* scale;
     FORMAT *q, *qt;  // either may be null
     int rows, cols;
-    // The maximum of the whole: its cell and the count of chunks that are through, zero before and after a launch; null: none is taken.
-    unsigned* cell;
-    float* amax;     // of the whole or of each row; may be null
-    float* history;  // may be null
-    int late;        // how far the counter is when the history is written
-    int chunks;
+    unsigned* maxima;  // of each warp of each chunk; null: none are taken
+    float* amax;       // of each row; may be null
     float decay;
-    int length;  // of the history
-    int kind;    // of its chunks
+    int kind;  // of its chunks
     int power_of_two;
+    int padding;
 };
 
 struct Chunk {
@@ -190,31 +186,38 @@ static __device__ __forceinline__ void update_rows(
     }
 }
 
-// Adds a chunk's maximum to its parameter's; the last chunk leaves it where it is wanted.
-static __device__ __forceinline__ void add_maximum(const Parameter& p, unsigned largest, int step, unsigned* scratch) {
+// The maximum of one weight, from those of its chunks' warps.
+struct WeightMaximum {
+    const unsigned* maxima;
+    float* amax;     // may be null
+    float* history;  // may be null
+    int count;
+    int length;  // of the history
+    int late;    // how far the counter, as it stands after the updates, is ahead of the history's step
+    int padding;
+};
+
+// One block a weight, after the updates. No block of those waits for another: a fence a chunk took a quarter of their time.
+extern "C" __global__ void __launch_bounds__(THREADS) adamw_maxima(const WeightMaximum* maxima, const int* step) {
+    __shared__ unsigned scratch[32];
+    const WeightMaximum m = maxima[blockIdx.x];
+    unsigned largest = 0;
+    for (int i = threadIdx.x; i < m.count; i += THREADS) largest = max(largest, m.maxima[i]);
     largest = block_reduce<Max>(largest, scratch);
     if (threadIdx.x != 0) return;
-    atomicMax(p.cell, largest);
-    __threadfence();
-    if (atomicAdd(p.cell + 1, 1u) != (unsigned)p.chunks - 1u) return;
-    __threadfence();
-    const float amax = __uint_as_float(atomicExch(p.cell, 0u));
-    p.cell[1] = 0u;
-    if (p.amax) p.amax[0] = amax;
-    if (p.history) p.history[max(step + p.late, 0) % p.length] = amax;
+    const float amax = __uint_as_float(largest);
+    if (m.amax) m.amax[0] = amax;
+    if (m.history) m.history[max(step[0] - m.late, 0) % m.length] = amax;
 }
 #endif
 
-// Blocks take chunks in turn. `epsilon` and `most`: least amax, and largest value of the format. `advance`: how far the counter moves when all blocks have read it; `through` counts them, zero
-// before and after a launch.
+// Blocks take chunks in turn. `epsilon` and `most`: least amax, and largest value of the format. `advance`: how far the
+// counter moves when all blocks have read it; `through` counts them, zero before and after a launch.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_all(
     const Parameter* parameters, const Chunk* chunks, int count, const float* clip, int* step, int advance,
     unsigned* through, float epsilon, float most, Rates rates) {
     const int before = *(const volatile int*)step;
     const Moment now = moment(rates, before, clip[0]);
-#if CASTS
-    __shared__ unsigned scratch[32];
-#endif
     for (int at = blockIdx.x; at < count; at += gridDim.x) {
         const Chunk chunk = chunks[at];
 #if CASTS
@@ -223,9 +226,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_all(
         if (p.kind == ROWS) {
             update_rows(p, rates, now, chunk.number, epsilon, most);
         } else {
-            const unsigned largest =
-                p.kind == TILE ? update_tile(p, rates, now, chunk.number) : update_line(p, rates, now, chunk.number);
-            if (p.cell) add_maximum(p, largest, before, scratch);
+            const unsigned largest = warp_reduce<Max>(
+                p.kind == TILE ? update_tile(p, rates, now, chunk.number) : update_line(p, rates, now, chunk.number));
+            if (p.maxima && threadIdx.x % 32 == 0) p.maxima[chunk.number * (THREADS / 32) + threadIdx.x / 32] = largest;
         }
 #else
         const Parameter p = parameters[chunk.parameter];

@@ -14,8 +14,10 @@ use crate::quantise::{Amax, Axis, Quantise, Tiling};
 
 static SOURCE: Source = Source { name: "adamw_fused.cu", text: include_str!("fused.cu") };
 
-/// Threads of a block.
+/// Threads and warps of a block, and blocks of a multiprocessor: what their registers allow.
 const THREADS: usize = 256;
+const WARPS: usize = THREADS / 32;
+const RESIDENT: usize = 3;
 /// Elements of a chunk in a line, and rows and columns of a tile: what one block works on at a time.
 const CHUNK: usize = 8192;
 const TILE: (usize, usize) = (128, 64);
@@ -246,11 +248,6 @@ impl<'a> Optimiser<'a> {
         self.weights.iter().any(|weight| weight.amax.is_some() || weight.cast.is_some() || weight.rows.is_some())
     }
 
-    /// Blocks a multiprocessor: what their registers allow.
-    fn resident(&self) -> usize {
-        if self.casts() { 3 } else { 4 }
-    }
-
     fn variant(&self) -> Option<Variant> {
         let first = self.weights.first()?;
         let element = |dtype: Dtype| match dtype {
@@ -264,16 +261,43 @@ impl<'a> Optimiser<'a> {
             format!("FORMAT={}", self.format.name()),
             format!("COPY={}", u8::from(first.spec.copy.is_some())),
             format!("CASTS={}", u8::from(self.casts())),
-            format!("BLOCKS={}", self.resident()),
+            format!("BLOCKS={RESIDENT}"),
         ];
         Some(Variant { source: &SOURCE, defines, name: "adamw_all" })
     }
 
-    /// `struct Parameter` of the kernel, once a weight; `cells` is where their maxima are taken.
-    fn table(&self, bound: &Bound<'_>, cells: u64) -> Vec<u8> {
-        let word = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+    /// Whether a second launch gathers the maxima of whole weights.
+    fn gathers(&self) -> bool {
+        self.weights.iter().any(|weight| weight.amax.is_some())
+    }
+
+    /// Where each weight's maxima start, in words from the end of the parts' scratch, and where they end.
+    fn places(&self) -> (Vec<usize>, usize) {
+        let mut end = 0;
+        let place = |weight: &Weight<'_>| {
+            let start = end;
+            end += weight.amax.map_or(0, |_| weight.chunks() * WARPS);
+            start
+        };
+        (self.weights.iter().map(place).collect(), end)
+    }
+
+    /// Scratch of the parts that run alone, bytes.
+    fn scratch_of_rest(&self) -> usize {
+        let all = self.taken.iter().all(|taken| *taken);
+        if all { 0 } else { self.fused.scratch_of_parts().next_multiple_of(16) }
+    }
+
+    /// Address of each weight's maxima.
+    fn maxima(&self, bound: &Bound<'_>) -> Vec<u64> {
+        let start = bound.scratch() + self.scratch_of_rest() as u64;
+        self.places().0.into_iter().map(|place| start + 4 * place as u64).collect()
+    }
+
+    /// `struct Parameter` of the kernel, once a weight.
+    fn parameters(&self, bound: &Bound<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (index, weight) in self.weights.iter().enumerate() {
+        for (weight, maxima) in self.weights.iter().zip(self.maxima(bound)) {
             let operand = |index: usize| bound.optional(weight.operands.get(index).copied());
             let (scale, q, qt) = match (weight.cast, weight.rows) {
                 (_, Some(rows)) => (Some(rows.scale), Some(rows.q), None),
@@ -286,50 +310,59 @@ impl<'a> Optimiser<'a> {
                 Chunks::Rows(rows, cols) => (2, rows, cols),
             };
             let of_rows = weight.rows.map(|rows| rows.amax).filter(|&amax| self.fused.stores(amax));
-            let addresses = [
-                operand(0),
-                operand(3),
-                operand(4),
-                operand(5),
-                operand(6),
-                weight.elements() as u64,
-                bound.optional(scale),
-                bound.optional(q),
-                bound.optional(qt),
-            ];
-            bytes.extend(addresses.iter().flat_map(|address| address.to_le_bytes()));
+            let tensors = [0, 3, 4, 5, 6].map(operand);
+            let cast = [weight.elements() as u64, bound.optional(scale), bound.optional(q), bound.optional(qt)];
+            bytes.extend(tensors.iter().chain(&cast).flat_map(|word| word.to_le_bytes()));
             bytes.extend([rows, cols].into_iter().flat_map(word));
-            let maximum = [
-                weight.amax.map_or(0, |_| cells + 8 * index as u64),
-                bound.optional(weight.amax.and_then(|(_, stored)| stored).or(of_rows)),
-                bound.optional(weight.record.map(|(history, _)| history)),
-            ];
-            bytes.extend(maximum.iter().flat_map(|address| address.to_le_bytes()));
-            bytes.extend([weight.record.map_or(0, |(_, late)| late), weight.chunks()].into_iter().flat_map(word));
+            let maxima = [weight.amax.map_or(0, |_| maxima), bound.optional(of_rows)];
+            bytes.extend(maxima.iter().flat_map(|word| word.to_le_bytes()));
             #[expect(clippy::cast_possible_truncation, reason = "rounded once, as in the reference")]
             bytes.extend((weight.spec.weight_decay as f32).to_le_bytes());
             let power_of_two = usize::from(weight.rows.is_some_and(|rows| rows.power_of_two));
-            bytes.extend([DELAYED_HISTORY, kind, power_of_two].into_iter().flat_map(word));
+            bytes.extend([kind, power_of_two, 0].into_iter().flat_map(word));
         }
         bytes
     }
+
+    /// The launch that gathers the maxima of whole weights: `struct WeightMaximum` of the kernel, once each.
+    fn gather(&self, gpu: &Gpu, bound: &Bound<'_>, variant: &Variant, step: Local) -> Result<Call, GpuError> {
+        let mut bytes = Vec::new();
+        let mut count = 0;
+        for (weight, maxima) in self.weights.iter().zip(self.maxima(bound)) {
+            let Some((_, stored)) = weight.amax else { continue };
+            let history = weight.record.map(|(history, _)| history);
+            let addresses = [maxima, bound.optional(stored), bound.optional(history)];
+            bytes.extend(addresses.iter().flat_map(|address| address.to_le_bytes()));
+            let late = self.advance - weight.record.map_or(self.advance, |(_, steps)| steps);
+            bytes.extend([weight.chunks() * WARPS, DELAYED_HISTORY, late, 0].into_iter().flat_map(word));
+            count += 1;
+        }
+        let variant = Variant { name: "adamw_maxima", ..variant.clone() };
+        let kernel = variant.kernel(gpu)?.grid(count, 1).block(THREADS).table(gpu.table(&bytes)?);
+        kernel.pointer(bound.pointer(step)).ready()
+    }
+}
+
+/// A size as the kernels' tables hold it.
+fn word(value: usize) -> [u8; 4] {
+    u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 impl FusedKernel for Optimiser<'_> {
     fn variants(&self) -> Vec<Variant> {
-        self.variant().into_iter().collect()
+        let update = self.variant();
+        let gather = update.clone().filter(|_| self.gathers()).map(|all| Variant { name: "adamw_maxima", ..all });
+        update.into_iter().chain(gather).collect()
     }
 
     fn scratch(&self) -> usize {
-        if self.taken.iter().all(|taken| *taken) { 0 } else { self.fused.scratch_of_parts() }
+        self.scratch_of_rest() + 4 * self.places().1
     }
 
     fn calls(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
         let (Some(first), Some(variant)) = (self.weights.first(), self.variant()) else { return Ok(Vec::new()) };
-        // Two words per weight for its maximum, and one that counts blocks.
-        let cells = gpu.allocate(8 * self.weights.len() + 8)?;
-        gpu.fill(&cells, 0)?;
-        let through = cells.pointer() + 8 * self.weights.len() as u64;
+        // Counts the blocks that have read the step counter.
+        let through = gpu.table(&[0; 4])?;
         let chunks: Vec<[u32; 2]> = (0_u32..)
             .zip(&self.weights)
             .flat_map(|(index, weight)| (0_u32..).take(weight.chunks()).map(move |number| [index, number]))
@@ -337,20 +370,22 @@ impl FusedKernel for Optimiser<'_> {
         let chunk_bytes: Vec<u8> = chunks.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
         let kernel = variant
             .kernel(gpu)?
-            .grid(chunks.len().min(gpu.facts().multiprocessors * self.resident()).max(1), 1)
+            .grid(chunks.len().min(gpu.facts().multiprocessors * RESIDENT).max(1), 1)
             .block(THREADS)
-            .table(gpu.table(&self.table(bound, cells.pointer()))?)
+            .table(gpu.table(&self.parameters(bound))?)
             .table(gpu.table(&chunk_bytes)?)
             .int(chunks.len())
             .pointer(bound.pointer(first.operands[1]))
             .pointer(bound.pointer(first.operands[2]))
             .int(self.advance)
-            .pointer(through)
+            .table(through)
             .float(AMAX_EPSILON)
             .float(self.format.max_finite().unwrap_or(1.0))
-            .structure(&first.spec.rates())
-            .holds(cells);
+            .structure(&first.spec.rates());
         let mut calls = vec![kernel.ready()?];
+        if self.gathers() {
+            calls.push(self.gather(gpu, bound, &variant, first.operands[2])?);
+        }
         calls.extend(bound.parts(self.fused, gpu, |index| !self.taken[index])?);
         Ok(calls)
     }
