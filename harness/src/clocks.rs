@@ -231,24 +231,25 @@ fn mig(device: &Device<'_>) -> Option<bool> {
     }
 }
 
-/// Processes on the GPU that are neither this worker nor of its descendants.
+/// Processes on the GPU that are neither this worker nor of its descendants, nor workers that rest.
 fn others(device: &Device<'_>, worker: u32) -> Option<u32> {
     let mut on_it: Vec<u32> = device.running_compute_processes().ok()?.iter().map(|process| process.pid).collect();
     on_it.extend(device.running_graphics_processes().unwrap_or_default().iter().map(|process| process.pid));
-    let mut own: BTreeSet<u32> = BTreeSet::new();
+    let mut own = tree::resting();
+    let mut workers = tree::resting_workers();
     if worker != 0 {
         own.insert(worker);
         own.extend(tree::started_by(worker));
+        workers += 1;
     }
-    Some(strangers(&on_it, &own))
+    Some(strangers(&on_it, &own, workers))
 }
 
 /// How many of the processes on a GPU are not our own. In a container NVML tells the host's process ids, so that none may
-/// be known as ours; one of them is then taken to be the worker that runs.
-fn strangers(on_it: &[u32], own: &BTreeSet<u32>) -> u32 {
+/// be known as ours; as many as we have workers are then taken to be them.
+fn strangers(on_it: &[u32], own: &BTreeSet<u32>, workers: usize) -> u32 {
     let distinct: BTreeSet<u32> = on_it.iter().copied().collect();
-    let known = distinct.intersection(own).count();
-    let ours = if own.is_empty() { 0 } else { known.max(1) };
+    let ours = distinct.intersection(own).count().max(workers);
     u32::try_from(distinct.len().saturating_sub(ours)).unwrap_or(u32::MAX)
 }
 
@@ -334,16 +335,18 @@ mod tests {
 
     #[test]
     fn others_on_a_gpu_are_told_from_our_own() {
-        let cases: [(&[u32], &[u32], u32, &str); 6] = [
-            (&[], &[], 0, "nobody"),
-            (&[7, 8], &[], 2, "before a worker starts all are others"),
-            (&[7], &[7], 0, "the worker alone"),
-            (&[7, 8, 8], &[7, 9], 1, "one other, told twice (compute and graphics)"),
-            (&[4001], &[7], 0, "a container: the host's id of our worker"),
-            (&[4001, 4002], &[7], 1, "a container: ours and another"),
+        let cases: [(&[u32], &[u32], usize, u32, &str); 8] = [
+            (&[], &[], 0, 0, "nobody"),
+            (&[7, 8], &[], 0, 2, "before a worker starts all are others"),
+            (&[7], &[7], 1, 0, "the worker alone"),
+            (&[7, 8, 8], &[7, 9], 1, 1, "one other, told twice (compute and graphics)"),
+            (&[5, 7, 8], &[5, 6, 7], 2, 1, "a worker that rests, the one that runs, and another"),
+            (&[4001], &[7], 1, 0, "a container: the host's id of our worker"),
+            (&[4001, 4002], &[7], 1, 1, "a container: ours and another"),
+            (&[4001, 4002], &[7, 8], 2, 0, "a container: ours and one of ours that rests"),
         ];
-        for (on_it, own, expected, what) in cases {
-            assert_eq!(strangers(on_it, &own.iter().copied().collect()), expected, "{what}");
+        for (on_it, own, workers, expected, what) in cases {
+            assert_eq!(strangers(on_it, &own.iter().copied().collect(), workers), expected, "{what}");
         }
     }
 

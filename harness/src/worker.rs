@@ -111,6 +111,7 @@ fn measure(
         protocol: Some(PROTOCOL),
         setup_seconds: Some(began.elapsed().as_secs_f64()),
         first_step_seconds: Some(first_began.elapsed().as_secs_f64()),
+        loss: Some(first.loss),
         ..running.describe()
     };
     send(line, &FromWorker::Ready(ready))?;
@@ -212,7 +213,7 @@ fn listen() -> Result<(Asked, Arc<AtomicBool>), String> {
     io::stdin().lock().read_line(&mut first).map_err(|error| format!("the parent cannot be read: {error}"))?;
     let message = serde_json::from_str(first.trim())
         .map_err(|error| format!("a worker is started by `stepwatch run`, which sends it a cell: {error}"))?;
-    let ToWorker::Cell { protocol, mode, parameters, plan, seed, max_steps } = message else {
+    let ToWorker::Cell { protocol, mode, parameters, plan, seed, max_steps, .. } = message else {
         return Err("the first line to a worker names its cell".to_owned());
     };
     if protocol != PROTOCOL {

@@ -161,9 +161,13 @@ class Training:
         elif p["compile"] == "graph":
             self.call = torch.compile(self.model, mode="reduce-overhead")
         self.steps = 0
+        self.released = []
 
     def start(self, seed):
-        """Weights and states as before the first step, in place: what was compiled or captured stays right."""
+        """Weights and states as before the first step, in the same tensors: what was compiled or captured stays right."""
+        for tensor, size in self.released:
+            tensor.untyped_storage().resize_(size)
+        self.released = []
         self.model.start(seed)
         for state in self.optimizer.state.values():
             for tensor in state.values():
@@ -193,8 +197,15 @@ class Training:
         return loss
 
     def rest(self):
-        """Gives back what lives only within steps: gradients, activations, what the allocator keeps in stock."""
+        """Gives the memory back until the next start, which writes weights and states anew. Captured graphs know addresses, so
+        with them weights, states and the graphs' own memory stay."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.p["compile"] != "graph":
+            states = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+            for tensor in {id(t): t for t in [*self.weights, *states]}.values():
+                storage = tensor.untyped_storage()
+                self.released.append((tensor, storage.nbytes()))
+                storage.resize_(0)
         if self.device == "cuda":
             torch.cuda.empty_cache()
 

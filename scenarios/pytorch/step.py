@@ -162,9 +162,9 @@ class Cell:
         if steps:
             loss = self.losses[steps - 1].item()
         peak = torch.cuda.max_memory_allocated() if self.device == "cuda" else None
-        say(type="finished", steps=steps + 1, loss=loss, peak_memory_bytes=peak)
         self.resumed = True
-        self.training.rest()
+        self.training.rest()  # before it is said: what runs next needs the memory
+        say(type="finished", steps=steps + 1, loss=loss, peak_memory_bytes=peak)
 
     def run(self, inbox, limit):
         """Runs the steps and sends their samples as they come in; how many there were."""

@@ -41,6 +41,10 @@ pub enum ToWorker {
         seed: u64,
         /// The worker may end by itself after so many steps.
         max_steps: u64,
+        /// Whether the worker stays after `finished`: another `cell` line then asks for one more round of the same cell, and
+        /// the end of its input ends it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        persistent: bool,
     },
     /// Warm-up is over: samples from this step on count. The worker only notes it.
     Measure {
@@ -128,6 +132,18 @@ pub struct Ready {
     /// CUDA libraries that it maps, with versions and paths.
     #[serde(default)]
     pub libraries: Vec<Library>,
+    /// Loss of the first step, nats.
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Compilation alone, seconds: part of the setup and of no step.
+    #[serde(default)]
+    pub compile_seconds: Option<f64>,
+    /// Places where a compiler gave up and went on uncompiled.
+    #[serde(default)]
+    pub graph_breaks: Option<u64>,
+    /// Versions of what the worker runs on, by name.
+    #[serde(default)]
+    pub versions: std::collections::BTreeMap<String, String>,
 }
 
 /// What the canary reached: work that no cell and no build changes, so that its drift is the machine's.

@@ -18,6 +18,7 @@ use super::conversation::{Conversation, Next};
 use super::launch;
 use super::output::Tail;
 use super::process::{Ended, Event, Process, Quiet, Stream};
+use super::resting::Resting;
 use super::scanner::Scanner;
 use crate::clocks::{Timeline, Watch};
 use crate::exit::Exit;
@@ -56,6 +57,8 @@ pub struct Task<'a> {
     pub device: Option<&'a str>,
     /// The GPU that it will use, by UUID, if it is known: watched from before it starts.
     pub gpu: Option<&'a str>,
+    /// Whether the cell has rounds after this one.
+    pub more: bool,
 }
 
 /// What came of it.
@@ -92,6 +95,8 @@ pub struct Interrupted(pub Exit);
 enum Heard {
     /// It ended, or is to be ended, by its own words or for breaking the protocol.
     Over,
+    /// It finished its round and waits for the next.
+    Rests,
     /// It ran out of time.
     TimedOut,
     /// It stayed alive where it should have ended: why it failed.
@@ -102,12 +107,16 @@ enum Heard {
 ///
 /// # Errors
 /// [`Interrupted`] when a signal came; every other trouble is the end of the attempt.
-pub fn attempt(task: &Task<'_>, show: &mut dyn FnMut(u64, u32)) -> Result<Attempted, Interrupted> {
+pub fn attempt(
+    task: &Task<'_>,
+    resting: &mut Resting,
+    show: &mut dyn FnMut(u64, u32),
+) -> Result<Attempted, Interrupted> {
     let started = crate::machine::now();
     let began = Instant::now();
     let mut attempted = match &task.planned.work {
-        Work::Builtin(_) => speak(task, launch::builtin(task), show)?,
-        Work::Command(cell) if cell.protocol => speak(task, launch::command(task, cell), show)?,
+        Work::Builtin(_) => speak(task, &|| launch::builtin(task), resting, show)?,
+        Work::Command(cell) if cell.protocol => speak(task, &|| launch::command(task, cell), resting, show)?,
         Work::Command(cell) => scan(task, cell, show)?,
     };
     attempted.record.started = started;
@@ -115,14 +124,25 @@ pub fn attempt(task: &Task<'_>, show: &mut dyn FnMut(u64, u32)) -> Result<Attemp
     Ok(attempted)
 }
 
-/// Runs a worker that speaks the protocol.
+impl Task<'_> {
+    /// Whether the worker stays for the cell's next round.
+    fn persists(&self) -> bool {
+        let persistent = matches!(&self.planned.work, Work::Command(cell) if cell.persistent);
+        persistent && self.more && self.mode == Mode::Measure
+    }
+}
+
+/// Runs a worker that speaks the protocol, or one more round of a worker that rests.
 fn speak(
     task: &Task<'_>,
-    command: Result<Command, String>,
+    command: &dyn Fn() -> Result<Command, String>,
+    resting: &mut Resting,
     show: &mut dyn FnMut(u64, u32),
 ) -> Result<Attempted, Interrupted> {
     let watch = task.gpu.map(|uuid| Watch::start(uuid.to_owned(), None));
-    let process = match start(command, true) {
+    let rested = resting.take(&task.planned.cell.id);
+    let resumed = rested.is_some();
+    let process = match rested.map_or_else(|| start(command(), true), Ok) {
         Ok(process) => process,
         Err(message) => return Ok(unstarted(task, message)),
     };
@@ -139,13 +159,22 @@ fn speak(
     let Beside { mut tail, ready_after, watch } = beside;
     let alive = matches!(heard, Heard::TimedOut | Heard::Lingered(_)) || conversation.said.end.is_some();
     let started = process.started;
-    let ended = process.end(|stream, line| match stream {
-        Stream::Out => {
-            conversation.line(&line, &mut tail);
-        }
-        Stream::Err => tail.push_error(&line),
-    });
+    let ended = if matches!(heard, Heard::Rests) {
+        resting.put(&task.planned.cell.id, process);
+        Ok(Ended { status: std::process::ExitStatus::default(), left_behind: 0 })
+    } else {
+        process.end(|stream, line| match stream {
+            Stream::Out => {
+                conversation.line(&line, &mut tail);
+            }
+            Stream::Err => tail.push_error(&line),
+        })
+    };
     let (said_end, said, mut measured) = conversation.close();
+    if resumed && said_end.is_none() && said.ready.is_none() && matches!(&ended, Ok(ended) if ended.status.success()) {
+        // It left before it was asked for this round: no harm is done but to its set-up, which is done again.
+        return speak(task, command, resting, show);
+    }
     let seen = watch.and_then(|watch| watch.stop().ok());
     if let Some(timeline) = &seen {
         annotate(&mut measured.samples, started, timeline);
@@ -161,7 +190,7 @@ fn speak(
     let ready = said.ready.unwrap_or_default();
     attempted.record.setup_seconds = match (ready.setup_seconds, task.mode) {
         (Some(seconds), _) => Some(seconds),
-        (None, Mode::Measure) => ready_after.map(|after: Duration| after.as_secs_f64()),
+        (None, Mode::Measure) if !resumed => ready_after.map(|after: Duration| after.as_secs_f64()),
         _ => None,
     };
     attempted.record.ready = (ready != Ready::default()).then_some(ready);
@@ -180,7 +209,8 @@ fn listen(
     beside: &mut Beside,
     show: &mut dyn FnMut(u64, u32),
 ) -> Result<Heard, Interrupted> {
-    let timeout = process.started + task.measure.timeout;
+    let began = Instant::now();
+    let timeout = began + task.measure.timeout;
     let mut deadline = timeout;
     // What it means when `deadline` passes before the timeout.
     let mut lingering = None;
@@ -206,7 +236,7 @@ fn listen(
             Event::Line(Stream::Out, line) => {
                 let next = conversation.line(&line, &mut beside.tail);
                 if conversation.said.ready.is_some() || conversation.progress() != (0, 0) {
-                    beside.ready_after.get_or_insert_with(|| process.started.elapsed());
+                    beside.ready_after.get_or_insert_with(|| began.elapsed());
                 }
                 if let (None, Some(uuid)) = (&beside.watch, gpu_of(conversation)) {
                     beside.watch = Some(Watch::start(uuid, Some(process.pid())));
@@ -216,6 +246,7 @@ fn listen(
                 match next {
                     Next::Listen => continue,
                     Next::Broken => return Ok(Heard::Over),
+                    Next::Over if task.persists() && conversation.is_full() => return Ok(Heard::Rests),
                     Next::Over => (EXIT_GRACE, "it said that it was over and stayed alive: it was killed"),
                     Next::Send(message) => {
                         process.send(line_of(&message));
@@ -406,6 +437,7 @@ fn first_line(task: &Task<'_>) -> String {
         plan: task.plan.and_then(|plan| serde_json::to_value(plan).ok()).unwrap_or(serde_json::Value::Null),
         seed: task.seed,
         max_steps: warmup + u64::from(measure.samples) + RUN_AHEAD,
+        persistent: task.persists(),
     })
 }
 

@@ -75,6 +75,12 @@ impl Conversation {
         self.measurement.as_ref().map_or((0, 0), Measurement::progress)
     }
 
+    /// Whether the worker finished a round that has all its samples.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.said.finished.is_some() && self.said.end.is_none() && self.progress().1 >= self.wanted
+    }
+
     /// Takes one line of the worker's output.
     pub fn line(&mut self, line: &str, tail: &mut Tail) -> Next {
         let text = line.trim();

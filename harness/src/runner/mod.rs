@@ -20,10 +20,12 @@ pub(crate) mod launch;
 pub mod order;
 pub mod output;
 pub mod process;
+pub mod resting;
 pub mod scanner;
 pub mod tree;
 
 use attempt::{Attempted, Interrupted, Task};
+use resting::Resting;
 
 /// A cell that failed so often in one sweep is given up: its cell is red anyway, and a hang costs its whole timeout.
 const FAILURES: u32 = 2;
@@ -90,11 +92,13 @@ pub fn run(
     let mut known: Vec<Known> = sweep.cells.iter().map(|planned| remember(planned, before)).collect();
     show.begin(&remaining(sweep, &known));
     prepare_all(sweep, writer, &mut known, show)?;
+    let mut resting = Resting::default();
     for round in 0..sweep.rounds {
         for index in order::permutation(sweep.seed, round, sweep.cells.len()) {
-            run_round(sweep, round, index, writer, &mut known[index], show)?;
+            run_round(sweep, round, index, writer, &mut known[index], &mut resting, show)?;
         }
     }
+    drop(resting);
     if sweep.profile {
         profile_all(sweep, writer, &mut known, show)?;
     }
@@ -164,7 +168,7 @@ fn prepare_all(
         let attempt = known.prepared.as_ref().map_or(0, |(_, attempt)| attempt + 1);
         let task = Task { attempt, ..sweep.task(planned, Mode::Prepare) };
         show.start(&planned.cell.id, "prepare");
-        let mut attempted = attempt::attempt(&task, &mut |_, _| ())?;
+        let mut attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;
         if attempted.record.end == End::Completed && attempted.plan.is_none() {
             attempted.record.end = failed("it finished without a plan");
         }
@@ -190,6 +194,7 @@ fn run_round(
     index: usize,
     writer: &mut RunWriter,
     known: &mut Known,
+    resting: &mut Resting,
     show: &mut Progress,
 ) -> Result<(), Stopped> {
     if known.is_completed(round) {
@@ -198,7 +203,8 @@ fn run_round(
     let planned = &sweep.cells[index];
     let attempt = known.rounds.get(&round).map_or(0, |(_, attempt)| attempt + 1);
     let plan = known.plan.clone();
-    let task = Task { round: Some(round), attempt, plan: plan.as_ref(), ..sweep.task(planned, Mode::Measure) };
+    let more = (round + 1..sweep.rounds).any(|later| !known.is_completed(later));
+    let task = Task { round: Some(round), attempt, plan: plan.as_ref(), more, ..sweep.task(planned, Mode::Measure) };
     if let Some(end) = known.obstacle() {
         if known.rounds.get(&round).is_none_or(|(before, _)| *before != end) {
             let attempted = attempt::not_run(&task, end.clone());
@@ -210,7 +216,8 @@ fn run_round(
     }
     show.start(&planned.cell.id, &format!("round {} of {}", round + 1, sweep.rounds));
     let samples = sweep.measure.samples;
-    let mut attempted = attempt::attempt(&task, &mut |warmup, measured| show.steps(warmup, measured, samples))?;
+    let mut attempted =
+        attempt::attempt(&task, resting, &mut |warmup, measured| show.steps(warmup, measured, samples))?;
     if let (End::Skipped { reason }, "cuda") = (&attempted.record.end, sweep.backend)
         && known.is_prepared()
     {
@@ -239,7 +246,7 @@ fn profile_all(
         show.start(&planned.cell.id, "profile");
         let plan = known.plan.clone();
         let task = Task { plan: plan.as_ref(), ..sweep.task(planned, Mode::Profile) };
-        let attempted = attempt::attempt(&task, &mut |_, _| ())?;
+        let attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;
         show.end(&attempted.record);
         if attempted.record.end == End::Completed {
             writer.store_profile(&Profile { cell: planned.cell.id.clone(), ops: attempted.ops })?;
@@ -269,6 +276,7 @@ impl<'a> Sweep<'a> {
             backend: self.backend,
             device: self.device,
             gpu: self.gpu,
+            more: false,
         }
     }
 }

@@ -142,6 +142,12 @@ impl Process {
         }
     }
 
+    /// Leaves the worker waiting for its next round, or takes it up again.
+    pub fn rest(&self, resting: bool) {
+        tree::rests(self.pid, resting);
+        interrupt::worker_runs((!resting).then_some(self.pid));
+    }
+
     /// Closes the worker's input.
     pub fn close_input(&mut self) {
         self.input = None;
@@ -185,6 +191,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.reaped.is_none() {
+            tree::rests(self.pid, false);
             self.kill_tree();
             let _ = self.child.wait();
             interrupt::worker_runs(None);

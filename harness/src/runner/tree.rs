@@ -5,11 +5,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Whether orphans of workers become our children.
 static ADOPTING: AtomicBool = AtomicBool::new(false);
+
+/// Workers that wait for their next round: ending another worker spares them.
+static RESTING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Notes that a worker rests, or that it does no longer.
+pub fn rests(worker: u32, resting: bool) {
+    let mut all = RESTING.lock().unwrap_or_else(PoisonError::into_inner);
+    if resting {
+        all.insert(worker);
+    } else {
+        all.remove(&worker);
+    }
+}
+
+/// The workers that rest, with what they started.
+#[must_use]
+pub fn resting() -> BTreeSet<u32> {
+    let roots = RESTING.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let below: Vec<u32> = roots.iter().flat_map(|root| descendants(*root)).collect();
+    roots.into_iter().chain(below).collect()
+}
+
+/// How many workers rest.
+#[must_use]
+pub fn resting_workers() -> usize {
+    RESTING.lock().unwrap_or_else(PoisonError::into_inner).len()
+}
 
 /// Makes this process the one that adopts orphaned descendants. Only for a process that has no children of its own but one
 /// worker at a time: [`kill_adopted`] ends all others.
@@ -21,14 +49,16 @@ pub fn adopt_orphans() {
     }
 }
 
-/// What a worker started and still lives: its descendants, and, where orphans are adopted, all of ours but itself.
+/// What a worker started and still lives: its descendants, and, where orphans are adopted, all of ours but itself and the
+/// workers that rest.
 #[must_use]
 pub fn started_by(worker: u32) -> Vec<u32> {
     if !ADOPTING.load(Ordering::SeqCst) {
         return descendants(worker);
     }
     let mut found = descendants(std::process::id());
-    found.retain(|pid| *pid != worker);
+    let resting = resting();
+    found.retain(|pid| *pid != worker && !resting.contains(pid));
     found
 }
 
@@ -61,8 +91,10 @@ pub fn kill_adopted(killed: &mut BTreeSet<u32>) {
     }
     // A tree that forks faster than we read it is met again in the next pass; a bound, lest a fork bomb hold us here.
     for _ in 0..50 {
-        reap();
-        let living = descendants(std::process::id());
+        let resting = resting();
+        reap(&resting);
+        let mut living = descendants(std::process::id());
+        living.retain(|pid| !resting.contains(pid));
         if living.is_empty() {
             break;
         }
@@ -72,9 +104,22 @@ pub fn kill_adopted(killed: &mut BTreeSet<u32>) {
     }
 }
 
-/// Reaps adopted children that have ended: nobody else waits for them.
-fn reap() {
-    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+/// Reaps adopted children that have ended: nobody else waits for them. A worker that ended while it rested is left to its
+/// own round, which is told how.
+fn reap(resting: &BTreeSet<u32>) {
+    if resting.is_empty() {
+        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        return;
+    }
+    for child in ended_children().into_iter().filter(|pid| !resting.contains(pid)).filter_map(pid_of) {
+        let _ = waitpid(Some(child), WaitOptions::NOHANG);
+    }
+}
+
+/// Our children that have ended and were not waited for.
+fn ended_children() -> Vec<u32> {
+    let us = std::process::id();
+    processes().filter(|(_, stat)| state_and_parent(stat) == Some((true, us))).map(|(pid, _)| pid).collect()
 }
 
 fn pid_of(pid: u32) -> Option<Pid> {
@@ -83,24 +128,28 @@ fn pid_of(pid: u32) -> Option<Pid> {
 
 /// The parent of every living process, by process id.
 fn parents() -> BTreeMap<u32, u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
-    entries
-        .filter_map(|entry| {
-            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            Some((pid, parent_in(&stat)?))
-        })
-        .collect()
+    processes().filter_map(|(pid, stat)| Some((pid, parent_in(&stat)?))).collect()
 }
 
-/// The parent in a line of `/proc/<pid>/stat`; none for a zombie. The name before it is in brackets and may hold anything.
+/// Every process with its line of `/proc/<pid>/stat`.
+fn processes() -> impl Iterator<Item = (u32, String)> {
+    std::fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        Some((pid, std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
+    })
+}
+
+/// The parent in a line of `/proc/<pid>/stat`; none for a process that has ended.
 fn parent_in(stat: &str) -> Option<u32> {
+    let (ended, parent) = state_and_parent(stat)?;
+    (!ended).then_some(parent)
+}
+
+/// Whether the process has ended, and its parent. The name before them is in brackets and may hold anything.
+fn state_and_parent(stat: &str) -> Option<(bool, u32)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
-    }
-    fields.next()?.parse().ok()
+    let ended = matches!(fields.next()?, "Z" | "X");
+    Some((ended, fields.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -111,6 +160,7 @@ mod tests {
     fn parents_are_read_whatever_the_name_holds() {
         assert_eq!(parent_in("12 (a) Z (b) S 7 12 12"), Some(7));
         assert_eq!(parent_in("12 (sh) Z 7 12 12"), None);
+        assert_eq!(state_and_parent("12 (sh) Z 7 12 12"), Some((true, 7)));
         assert_eq!(parent_in("nonsense"), None);
     }
 }

@@ -144,6 +144,7 @@ fn cell<'v>(
             workload: workload.clone(),
             argv: workload::fill(&declared.workload, &parameters),
             protocol: declared.workload.protocol,
+            persistent: declared.workload.persistent,
             metrics: declared.workload.metrics.clone(),
             working_dir: declared.workload.working_dir.clone(),
         });

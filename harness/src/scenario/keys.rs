@@ -239,6 +239,14 @@ pub(super) const WORKLOAD: &[Key] = &[
         "true",
         "Whether it speaks the JSON-lines worker protocol instead of being read by regex.",
     ),
+    key(
+        "persistent",
+        Holds::Bool,
+        "false",
+        "true",
+        "Whether one process runs all rounds of a cell, waiting in between: for programs that compile for long. What it keeps of \
+         the GPU must fit beside the other cells. Needs protocol = true.",
+    ),
 ];
 
 /// The values of one axis of a workload, where a default is given.

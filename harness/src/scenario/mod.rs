@@ -130,6 +130,8 @@ pub struct CommandWorkload {
     pub command: Vec<String>,
     /// Whether it speaks the JSON-lines protocol instead of being read by regex.
     pub protocol: bool,
+    /// Whether one process runs all rounds of a cell.
+    pub persistent: bool,
     /// The parameters it takes, by name.
     pub axes: BTreeMap<String, CommandAxis>,
     /// The figures read from it.
@@ -156,6 +158,8 @@ pub struct CommandCell {
     pub argv: Vec<String>,
     /// Whether it speaks the JSON-lines protocol.
     pub protocol: bool,
+    /// Whether one process runs all rounds of the cell.
+    pub persistent: bool,
     /// The figures to read.
     pub metrics: Vec<CommandMetric>,
     /// Where it runs.

@@ -281,7 +281,10 @@ fn hash(name: &str, cells: &[PlannedCell], measure: &Measure, policy: &Policy, c
         .iter()
         .map(|cell| match &cell.work {
             Work::Builtin(_) => cell.cell.id.0.clone(),
-            Work::Command(command) => format!("{} {:?}", cell.cell.id, command.argv),
+            Work::Command(command) => {
+                let persistent = if command.persistent { " persistent" } else { "" };
+                format!("{} {:?}{persistent}", cell.cell.id, command.argv)
+            }
         })
         .collect();
     lines.sort_unstable();

@@ -157,6 +157,10 @@ fn wrong_workloads() {
         with("command = [\"sh\"]\naxes = { \"../x\" = [1] }", ""),
         with("command = [\"sh\"]\nprotocol = \"yes\"", ""),
         with("command = [\"sh\"]\nprotocol = true", ""),
+        with(
+            "command = [\"sh\"]\npersistent = true\nmetrics.x = { regex = 'x (.+)', unit = \"\", better = \"lower\" }",
+            "",
+        ),
         workload("command = [\"sh\"]", ""),
         workload("command = [\"sh\"]\nmetrics.a = { regex = 'x: (\\d+', better = \"higher\" }", ""),
         workload("command = [\"sh\"]\nmetrics.a = { regex = 'x: \\d+', better = \"higher\" }", ""),

@@ -47,6 +47,7 @@ pub(super) fn read(
         }
         let axes = axes(table, problems);
         let protocol = table.boolean("protocol", problems).unwrap_or(false);
+        let persistent = persistent(table, protocol, problems);
         let own = own_metrics(table, text, protocol, &mut metrics, problems);
         let Some((command, axes)) = command(table, axes, problems) else { continue };
         let mut command = command;
@@ -55,6 +56,7 @@ pub(super) fn read(
             name: name.get_ref().clone(),
             command,
             protocol,
+            persistent,
             axes,
             metrics: own,
             working_dir: folder.to_owned(),
@@ -62,6 +64,17 @@ pub(super) fn read(
         all.insert(name.get_ref().clone(), Declared { workload, place: name.span() });
     }
     all
+}
+
+/// `persistent`, which only a worker that can be told of its next round can be.
+fn persistent(table: &Table<'_, '_>, protocol: bool, problems: &mut Vec<Problem>) -> bool {
+    let persistent = table.boolean("persistent", problems).unwrap_or(false);
+    if let (true, false, Some(at)) = (persistent, protocol, table.value("persistent")) {
+        let title = format!("{} is persistent and does not speak the protocol", table.name);
+        let help = "a worker stays for its next round only where it can be told of it: protocol = true";
+        problems.push(Problem::at(at.span(), title, "needs the protocol").help(help));
+    }
+    persistent
 }
 
 /// Program and arguments, and the axes with those added that only the arguments name.
@@ -320,6 +333,7 @@ mod tests {
             name: "mine".into(),
             command: vec!["run".into(), "--compile={compile}".into(), "{{{clip}}}".into()],
             protocol: false,
+            persistent: false,
             axes: [("compile".to_owned(), axis(vec![false.into(), true.into()])), ("clip".to_owned(), axis(vec![]))]
                 .into(),
             metrics: vec![],

@@ -8,5 +8,6 @@ mod commands;
 mod ends;
 mod faults;
 mod interruptions;
+mod persistent;
 mod scripted;
 mod stage;
