@@ -27,7 +27,8 @@ gate = ["tokens_per_second"]
 
 /// Prints a rate with a little noise from the round.
 fn speed(folder: &Path, factor: &str) {
-    let script = format!("awk -v r=$STEPWATCH_ROUND 'BEGIN {{ print \"tokens/sec:\", 1000 * {factor} * (1 + r / 10000) }}'");
+    let script =
+        format!("awk -v r=$STEPWATCH_ROUND 'BEGIN {{ print \"tokens/sec:\", 1000 * {factor} * (1 + r / 10000) }}'");
     std::fs::write(folder.join("worker.sh"), script).unwrap();
 }
 

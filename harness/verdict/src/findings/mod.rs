@@ -5,6 +5,7 @@ mod machine;
 mod plan;
 mod precision;
 mod rounds;
+mod work;
 
 use stepwatch_record::comparison::{Change, JudgedClaim};
 use stepwatch_record::finding::Finding;
@@ -21,6 +22,7 @@ pub fn all(
 ) -> Vec<Finding> {
     let run = comparison.run;
     let mut findings = claims::findings(claims);
+    findings.extend(work::unequal_work(run));
     findings.extend(precision::emulated(run));
     findings.extend(precision::fp8_slower(run, comparison.summary));
     findings.extend(plan::algorithm_changed(comparison, changes));

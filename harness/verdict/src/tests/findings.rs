@@ -94,3 +94,31 @@ fn findings_from_elsewhere_are_ranked_among_the_others() {
     let kinds: Vec<Kind> = found.iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, [Kind::SizeLabelWrong, Kind::NotSteady]);
 }
+
+#[test]
+fn workloads_that_did_other_work_are_not_compared_in_silence() {
+    let told = |parameters: u64, first: f64, later: f64| {
+        let mut script = Script::new("run").cell("m/a", &QUIET).cell("m/b", &QUIET).claim("m/a", "m/b", 0.5, false);
+        script.run.manifest.cells[1].workload = "theirs".into();
+        for name in ["m/a", "m/b"] {
+            let (parameters, first, later) = if name == "m/a" { (1000, 10.0, 8.0) } else { (parameters, first, later) };
+            script.each_round(name, |round| {
+                let ready = round.record.ready.as_mut().expect("scripted rounds are ready");
+                (ready.parameters_count, ready.loss) = (Some(parameters), Some(first));
+                // Samples count from 0 after the first step: this one saw 20 updates.
+                (round.samples[1].step, round.samples[1].loss) = (19, later);
+            });
+        }
+        findings(&script, &[], vec![])
+    };
+    assert!(told(1000, 10.05, 8.1).is_empty(), "rounding explains that much");
+    for (found, evidence) in [
+        (told(1001, 10.0, 8.0), "parameters 1 000 against 1 001"),
+        (told(1000, 10.2, 8.0), "loss of the first step 10.00 against 10.20"),
+        (told(1000, 10.0, 9.0), "loss after 20 updates 8.000 against 9.000"),
+    ] {
+        assert_eq!((found.len(), found[0].kind, found[0].severity), (1, Kind::UnequalComparison, Severity::High));
+        assert!(found[0].evidence[0].ends_with(evidence), "{:?}", found[0].evidence);
+        assert_eq!(found[0].cells.len(), 2);
+    }
+}
