@@ -335,19 +335,17 @@ mod tests {
 
     #[test]
     fn others_on_a_gpu_are_told_from_our_own() {
-        let cases: [(&[u32], &[u32], usize, u32, &str); 8] = [
-            (&[], &[], 0, 0, "nobody"),
-            (&[7, 8], &[], 0, 2, "before a worker starts all are others"),
-            (&[7], &[7], 1, 0, "the worker alone"),
-            (&[7, 8, 8], &[7, 9], 1, 1, "one other, told twice (compute and graphics)"),
-            (&[5, 7, 8], &[5, 6, 7], 2, 1, "a worker that rests, the one that runs, and another"),
-            (&[4001], &[7], 1, 0, "a container: the host's id of our worker"),
-            (&[4001, 4002], &[7], 1, 1, "a container: ours and another"),
-            (&[4001, 4002], &[7, 8], 2, 0, "a container: ours and one of ours that rests"),
-        ];
-        for (on_it, own, workers, expected, what) in cases {
+        let held = |on_it: &[u32], own: &[u32], workers: usize, expected: u32, what: &str| {
             assert_eq!(strangers(on_it, &own.iter().copied().collect(), workers), expected, "{what}");
-        }
+        };
+        held(&[], &[], 0, 0, "nobody");
+        held(&[7, 8], &[], 0, 2, "before a worker starts all are others");
+        held(&[7], &[7], 1, 0, "the worker alone");
+        held(&[7, 8, 8], &[7, 9], 1, 1, "one other, told twice (compute and graphics)");
+        held(&[5, 7, 8], &[5, 6, 7], 2, 1, "a worker that rests, the one that runs, and another");
+        held(&[4001], &[7], 1, 0, "a container: the host's id of our worker");
+        held(&[4001, 4002], &[7], 1, 1, "a container: ours and another");
+        held(&[4001, 4002], &[7, 8], 2, 0, "a container: ours and one of ours that rests");
     }
 
     #[test]
