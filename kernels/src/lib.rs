@@ -25,6 +25,7 @@ pub mod real;
 pub mod residual;
 pub mod rmsnorm;
 pub mod rope;
+pub mod sample;
 pub mod swiglu;
 pub mod tensor;
 #[cfg(test)]

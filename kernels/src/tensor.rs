@@ -259,6 +259,12 @@ pub fn rounded<R: Real>(dtype: Dtype, value: R) -> R {
     }
 }
 
+/// The next bf16 away from zero, or towards it.
+#[must_use]
+pub const fn neighbour(value: bf16, away: bool) -> bf16 {
+    bf16::from_bits(if away { value.to_bits().wrapping_add(1) } else { value.to_bits().wrapping_sub(1) })
+}
+
 /// To bf16, to nearest even; a NaN becomes the one NaN 0x7fff, as `cvt.rn.bf16.f32` does. Branch-free, so that it vectorises.
 fn to_bf16(value: f32) -> bf16 {
     let bits = value.to_bits();

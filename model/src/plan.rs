@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ir::Step;
 use crate::passes::{Compiled, place};
+use crate::verify::{CastCount, CheckedOp, Twin};
 
 /// The plan of one cell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +74,15 @@ pub struct Verification {
     /// Non-zero elements the FP8 casts of step 0 flushed to zero.
     #[serde(default)]
     pub cast_underflows: Option<u64>,
+    /// Products, attention and casts whose elements were made again in fp64.
+    #[serde(default)]
+    pub operations: Vec<CheckedOp>,
+    /// Loss and gradient norm of step 0 beside those of fp32.
+    #[serde(default)]
+    pub twin: Option<Twin>,
+    /// What casts lost, by step and by what was cast.
+    #[serde(default)]
+    pub casts: Vec<CastCount>,
     /// Which checks failed, one line each.
     #[serde(default)]
     pub failures: Vec<String>,

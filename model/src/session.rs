@@ -402,7 +402,7 @@ pub fn prepare(config: &StepConfig, backend: Backend, seed: u64) -> Result<Prepa
         check_memory(plan.memory_bytes)?;
     }
     Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
-    let verification = verify::verify(config, backend, seed)?;
+    let verification = verify::verify(config, backend, &plan, seed)?;
     Ok(Prepared { plan, verification })
 }
 

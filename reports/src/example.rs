@@ -8,7 +8,7 @@ use stepwatch_record::figure::{CellFigures, Estimate, Figure, Summary};
 use stepwatch_record::finding::{Finding, Kind, Severity};
 use stepwatch_record::machine::{Build, Gpu, Library, Machine};
 use stepwatch_record::message::Ready;
-use stepwatch_record::plan::{Plan, PlanFile, SkippedPass, Verification};
+use stepwatch_record::plan::{CastCount, CheckedOp, Plan, PlanFile, SkippedPass, Twin, Verification};
 use stepwatch_record::run::{Asked, Better, End, Metric, Policy, Round, RoundRecord, Run, RunManifest, Sample};
 use stepwatch_record::trend::{ChangePoint, Trend, TrendPoint};
 use stepwatch_record::version::CURRENT;
@@ -317,6 +317,28 @@ impl Maker {
                 sqnr_fp32_db: Some(23.4),
                 cast_overflows: Some(0),
                 cast_underflows: Some(5122),
+                operations: vec![CheckedOp {
+                    op: "Gemm".into(),
+                    label: "gate-up forward".into(),
+                    elements: 256,
+                    worst_error: 0.62,
+                }],
+                twin: Some(Twin {
+                    layers: 24,
+                    batch_size: 1,
+                    seq_len: 2048,
+                    fp32_loss: 10.979,
+                    fp32_grad_norm: 2.32,
+                    loss: 10.981,
+                    grad_norm: 2.31,
+                }),
+                casts: vec![CastCount {
+                    step: 0,
+                    class: "gradient".into(),
+                    values: 1_073_741_824,
+                    overflows: 0,
+                    underflows: 5122,
+                }],
                 failures: Vec::new(),
             }),
             ready: Some(Ready {

@@ -70,9 +70,65 @@ pub struct Verification {
     /// Non-zero elements the FP8 casts of step 0 flushed to zero.
     #[serde(default)]
     pub cast_underflows: Option<u64>,
+    /// Products, attention and casts whose elements were made again in fp64 from their operands.
+    #[serde(default)]
+    pub operations: Vec<CheckedOp>,
+    /// Loss and gradient norm of step 0 beside those of fp32 on the same tokens.
+    #[serde(default)]
+    pub twin: Option<Twin>,
+    /// What FP8 casts lost at the ends of the format's range, by step and by what was cast.
+    #[serde(default)]
+    pub casts: Vec<CastCount>,
     /// Which checks failed, one line each.
     #[serde(default)]
     pub failures: Vec<String>,
+}
+
+/// An op whose results were checked element by element.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckedOp {
+    /// The op, such as `Gemm`.
+    pub op: String,
+    /// What it does in the model, such as `gate-up forward`.
+    pub label: String,
+    /// Elements that were checked.
+    pub elements: u64,
+    /// The largest error among them as a share of what right arithmetic may be off: above 1 it is wrong.
+    pub worst_error: f64,
+}
+
+/// A step 0 beside the same in fp32.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Twin {
+    /// Blocks of both.
+    pub layers: u64,
+    /// Sequences of both.
+    pub batch_size: u64,
+    /// Tokens of a sequence.
+    pub seq_len: u64,
+    /// Loss in fp32, nats.
+    pub fp32_loss: f64,
+    /// Gradient norm in fp32.
+    pub fp32_grad_norm: f64,
+    /// Loss of the cell's own list, nats.
+    pub loss: f64,
+    /// Gradient norm of the cell's own list.
+    pub grad_norm: f64,
+}
+
+/// What casts of one kind of tensor lost in one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CastCount {
+    /// The step, from 0.
+    pub step: u64,
+    /// `activation`, `weight` or `gradient`.
+    pub class: String,
+    /// Values cast.
+    pub values: u64,
+    /// Values that saturated.
+    pub overflows: u64,
+    /// Values that were not zero and became zero.
+    pub underflows: u64,
 }
 
 /// The file `plans/<cell>.json`.

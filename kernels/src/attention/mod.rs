@@ -7,6 +7,7 @@ mod flash;
 mod heads;
 pub(crate) mod launch;
 mod naive;
+mod sample;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,7 @@ pub mod cublaslt;
 pub(crate) mod launch;
 pub(crate) mod product;
 mod reference;
+mod sample;
 pub mod search;
 
 pub use algorithm::Algorithm;

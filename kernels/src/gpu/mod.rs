@@ -6,6 +6,7 @@
 
 mod error;
 pub mod fault;
+mod gather;
 mod graph;
 pub mod launch;
 pub mod library;

@@ -30,7 +30,7 @@ pub const HEADERS: [Source; 11] = [
 ];
 
 /// Every source, so that all can be compiled where there is no GPU.
-pub static SOURCES: [&Source; 17] = [
+pub static SOURCES: [&Source; 19] = [
     &adamw::launch::SOURCE,
     &attention::launch::FLASH,
     &attention::launch::FLASH_BF16,
@@ -41,6 +41,7 @@ pub static SOURCES: [&Source; 17] = [
     &gemm::launch::SOURCE,
     &gemm::search::SOURCE,
     &gradient::launch::SOURCE,
+    &quantise::count::SOURCE,
     &quantise::launch::SOURCE,
     &residual::launch::SOURCE,
     &rmsnorm::launch::SOURCE,
@@ -48,4 +49,5 @@ pub static SOURCES: [&Source; 17] = [
     &swiglu::launch::SOURCE,
     &transpose::launch::SOURCE,
     &crate::timer::CLOCKS,
+    &super::gather::SOURCE,
 ];

@@ -14,7 +14,7 @@ const WHOLE: usize = 31;
 
 impl Tiling {
     /// `struct Tiling` of the kernels: the map from an element to its scale, along rows and columns as stored.
-    fn map(&self) -> Vec<u8> {
+    pub(super) fn map(&self) -> Vec<u8> {
         let summed = match self.axis {
             Axis::Rows => self.cols,
             Axis::Columns => self.rows,

@@ -3,12 +3,16 @@
 //! Scales dequantise: `x ≈ q · scale`. Along [`Axis::Columns`] the operand meant is the transposed tensor: its rows are this
 //! tensor's columns, and scales have the shape that the transposed operand needs.
 
+pub(crate) mod count;
 pub(crate) mod fused;
 pub(crate) mod launch;
 mod reference;
+mod sample;
 pub(crate) mod tile;
 
 use serde::{Deserialize, Serialize};
+
+pub use count::Losses;
 
 use crate::dtype::Dtype;
 use crate::gemm::scale_shape;

@@ -17,7 +17,7 @@ const BLOCK: usize = 128;
 
 impl Tiling {
     /// Which scale element (row, col) belongs to.
-    fn scale_index(&self, row: usize, col: usize) -> usize {
+    pub(super) fn scale_index(&self, row: usize, col: usize) -> usize {
         let (row, col, cols) = match self.axis {
             Axis::Rows => (row, col, self.cols),
             Axis::Columns => (col, row, self.rows),

@@ -27,8 +27,8 @@ pub struct Gone {
     pub tensor: String,
 }
 
-/// Shown every op after it ran, with all buffers by tensor.
-pub type Watch<'w, R> = dyn FnMut(&Node, &[Option<Buffer<R>>]) + 'w;
+/// Shown every op after it ran, with all buffers by tensor; it may change them, as a kernel that errs would.
+pub type Watch<'w, R> = dyn FnMut(&Node, &mut [Option<Buffer<R>>]) + 'w;
 
 /// A list with what the executor knows of each op beforehand.
 #[derive(Debug)]
@@ -56,7 +56,15 @@ impl<R: Real> Cpu<R> {
     /// A step with the initial contents of `seed`. [`Self::init`] is still to be run.
     #[must_use]
     pub fn new(step: Step, seed: u64) -> Self {
-        let buffers = step.tensors.iter().map(|tensor| tensor.start.map(|start| start::contents(tensor, start, seed)));
+        let mut touched = vec![false; step.tensors.len()];
+        for node in step.init.iter().chain(&step.ops) {
+            node.operands.iter().for_each(|id| touched[id.index()] = true);
+        }
+        let tensors = step.tensors.iter().zip(touched);
+        let buffers = tensors.map(|(tensor, touched)| {
+            // What no op touches (the optimiser's states, where only gradients are wanted) is not even made.
+            tensor.start.filter(|_| touched).map(|start| start::contents(tensor, start, seed))
+        });
         let buffers = buffers.collect();
         let init = List::new(&step, &step.init, &[]);
         let ops = List::new(&step, &step.ops, &step.outputs);
@@ -125,7 +133,7 @@ impl<R: Real> Cpu<R> {
     pub fn run_watched(&mut self, watch: &mut Watch<'_, R>) -> Result<(), Gone> {
         for at in 0..self.ops.nodes.len() {
             run_node(&self.step, &self.ops, at, &mut self.buffers, &mut self.spare)?;
-            watch(&self.ops.nodes[at], &self.buffers);
+            watch(&self.ops.nodes[at], &mut self.buffers);
             give_back(&self.step, &self.ops.after[at], &mut self.buffers, &mut self.spare);
         }
         Ok(())
@@ -188,6 +196,30 @@ fn give_back<R: Real>(step: &Step, ids: &[TensorId], buffers: &mut [Option<Buffe
         if let Some(buffer) = buffers[id.index()].take() {
             spare.entry((step.tensor(*id).dtype, buffer.len())).or_default().push(buffer);
         }
+    }
+}
+
+/// Runs one op over buffers that hold all its operands; what it writes takes the place of what was there.
+///
+/// # Panics
+/// If an operand that it reads is not there: that is a bug in the caller.
+pub fn run_alone<R: Real>(node: &Node, buffers: &mut [Option<Buffer<R>>]) {
+    let signature = node.op.signature();
+    let written = signature.iter().zip(&node.operands).map(|(param, id)| match param.access {
+        Access::Read => None,
+        Access::Update => buffers[id.index()].take(),
+        Access::Write => Some(Buffer::zeros(param.dtype, param.elements())),
+    });
+    let mut written: Vec<Option<Buffer<R>>> = written.collect();
+    let slots = written.iter_mut().zip(&node.operands).map(|(written, id)| match (written, &buffers[id.index()]) {
+        (Some(buffer), _) => Slot::Write(buffer.view_mut()),
+        (None, Some(buffer)) => Slot::Read(buffer.view()),
+        (None, None) => panic!("operand {} of `{}` is not there", id.index(), node.label),
+    });
+    let slots = slots.collect();
+    node.op.run(&mut Io::new(&signature, slots));
+    for (buffer, id) in written.into_iter().zip(&node.operands).filter(|(buffer, _)| buffer.is_some()) {
+        buffers[id.index()] = buffer;
     }
 }
 

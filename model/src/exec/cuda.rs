@@ -12,6 +12,7 @@ use stepwatch_kernels::Dtype;
 use stepwatch_kernels::gemm::Algorithm;
 use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
 use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Outbox, Prepared, Slice};
+use stepwatch_kernels::quantise::{Losses, Quantise};
 use stepwatch_kernels::tensor::Buffer;
 use stepwatch_kernels::timer::{Clocks, Event, clock_between};
 
@@ -263,6 +264,40 @@ impl Cuda {
         }
         self.gpu.synchronize()?;
         marks.windows(2).map(|pair| pair[1].1.since(&pair[0].1)).collect()
+    }
+
+    /// Runs one step op by op and hands over each op right after it was enqueued, while its operands are still its own:
+    /// reading one waits for it.
+    ///
+    /// # Errors
+    /// Whatever ended the device or the watch.
+    pub fn run_watched<E: From<GpuError>>(
+        &mut self,
+        batch: &Batch,
+        watch: &mut dyn FnMut(&Self, &Node) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.feed(batch)?;
+        for (op, node) in self.ops.iter().zip(&self.step.ops) {
+            self.gpu.enqueue(op)?;
+            watch(self, node)?;
+        }
+        Ok(self.gpu.synchronize()?)
+    }
+
+    /// Pieces of a tensor: from each of `starts`, `len` elements that lie `stride` apart.
+    ///
+    /// # Errors
+    /// If the step does not touch the tensor, a piece reaches past its end, or whatever ended the device.
+    pub fn gather(&self, id: TensorId, starts: &[usize], stride: usize, len: usize) -> Result<Buffer<f32>, GpuError> {
+        self.gpu.gather(slice(&self.tensors, id)?, self.step.tensor(id).dtype, starts, stride, len)
+    }
+
+    /// What a cast of these operands loses.
+    ///
+    /// # Errors
+    /// If the step does not touch them, or whatever ended the device.
+    pub fn cast_losses(&self, quantise: &Quantise, x: TensorId, scale: TensorId) -> Result<Losses, GpuError> {
+        quantise.losses_on_gpu(&self.gpu, slice(&self.tensors, x)?, slice(&self.tensors, scale)?)
     }
 
     /// A tensor's contents; waits for all that was submitted. Tensors that end with their step hold what was last written

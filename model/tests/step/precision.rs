@@ -4,6 +4,7 @@ use stepwatch_model::Precision;
 use stepwatch_model::build::build;
 use stepwatch_model::config::{Attention, Compile, StepConfig, preset};
 use stepwatch_model::exec::Backend;
+use stepwatch_model::plan::Plan;
 use stepwatch_model::verify::{BF16_FLOOR_DB, Outcome, first_step, fp32_twin, verify, worst_sqnr};
 
 use crate::run::{small, trace};
@@ -28,8 +29,8 @@ fn gradients_of_tiny_against_fp32() {
                 precision.name(),
                 found.loss,
                 twin.loss,
-                found.cast_overflows,
-                found.cast_underflows
+                found.casts.totals(0).0,
+                found.casts.totals(0).1
             );
             // Measured by exact emulation: bf16 36–41 dB, FP8 14–19 dB.
             let floor = match precision {
@@ -82,7 +83,7 @@ fn every_recipe_verifies_compiled_and_uncompiled() {
     for precision in Precision::ALL {
         for compile in [Compile::None, Compile::Full] {
             let config = StepConfig { compile, ..small(precision, Attention::Flash) };
-            let found = verify(&config, Backend::Cpu, 3).unwrap();
+            let found = verify(&config, Backend::Cpu, &Plan::default(), 3).unwrap();
             println!("{} {}: {found:?}", precision.name(), config.compile);
             assert!(found.ok, "{} {}: {:?}", precision.name(), config.compile, found.failures);
             assert_eq!(found.against, if precision.is_fp8() { "emulation" } else { "fp32" });

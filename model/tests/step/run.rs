@@ -61,7 +61,7 @@ pub(crate) fn trace(config: &StepConfig, step: Step, steps: u64) -> Trace {
         feed(&mut cpu, config, at);
         let step = cpu.step().clone();
         let mut made = Bits::new();
-        let mut watch = |node: &Node, buffers: &[Option<Buffer<f32>>]| {
+        let mut watch = |node: &Node, buffers: &mut [Option<Buffer<f32>>]| {
             for (id, access) in node.accesses() {
                 if access != Access::Read && !step.tensor(id).persistent() {
                     made.insert(step.tensor(id).name.clone(), bits(buffers[id.index()].as_ref().unwrap()));

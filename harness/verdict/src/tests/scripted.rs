@@ -142,6 +142,9 @@ impl Script {
             sqnr_fp32_db: None,
             cast_overflows: None,
             cast_underflows: None,
+            operations: Vec::new(),
+            twin: None,
+            casts: Vec::new(),
             failures: failures.iter().map(|text| (*text).into()).collect(),
         };
         self.run.plans.push(PlanFile { cell: id(name), plan: None, verification: Some(verification), ready: None });

@@ -1,0 +1,284 @@
+//! Whether a cell's numbers are right. `model/VERIFICATION.md` says what is compared with what, how near it must come and why.
+//!
+//! Three checks: at the cell's dims with at most two blocks every gradient against fp32 or the recipe's own emulation; at the
+//! size that runs, elements of each distinct product, attention and cast against fp64; loss and gradient norm against fp32.
+
+mod casts;
+mod first_step;
+mod full_size;
+mod ops;
+mod outcome;
+mod tolerance;
+
+use crate::config::{Attention, Compile, Head, OptimizerState, StepConfig};
+use crate::exec::Backend;
+use crate::plan::{MAX_SQNR_DB, Plan, Verification};
+use crate::session::SessionError;
+use crate::{Precision, check_config};
+use first_step::{Watching, gradients_only, listed, run};
+use outcome::lowest;
+use tolerance::{FP32_FLOOR_DB, OTHER_ROUNDINGS, SPREAD_MARGIN_DB, against_fp32};
+
+pub use casts::{CastCount, CastCounts};
+pub use first_step::{first_step, first_step_on_gpu};
+pub use full_size::{Algorithms, Twin, casts, check_ops, twin};
+pub use ops::{CheckedOp, ELEMENTS, OnCpu, OnGpu, OpChecks};
+pub use outcome::{Outcome, sqnr_db, sqnrs, worst_sqnr};
+pub use tolerance::{BF16_FLOOR_DB, OtherRoundings};
+
+/// Blocks that are checked.
+const BLOCKS: usize = 2;
+
+/// Tokens that are checked, where the cell's shape lets them be cut: two tiles of attention, one block of 128 scales.
+const TOKENS: usize = 128;
+
+/// The cell cut to what is checked.
+#[must_use]
+pub fn sample(config: &StepConfig) -> StepConfig {
+    let mut cut = config.clone();
+    cut.dims.layers = cut.dims.layers.min(BLOCKS);
+    let mut shorter = cut.clone();
+    shorter.seq_len = shorter.seq_len.min(TOKENS);
+    shorter.batch_size = shorter.batch_size.min((TOKENS / shorter.seq_len).max(1));
+    if check_config(&shorter).is_ok() { shorter } else { cut }
+}
+
+/// The same step in fp32, uncompiled.
+#[must_use]
+pub fn fp32_twin(config: &StepConfig) -> StepConfig {
+    StepConfig {
+        precision: Precision::Fp32,
+        compile: Compile::None,
+        optimizer_state: OptimizerState::Fp32,
+        head: Head::Bf16,
+        recompute: false,
+        ..config.clone()
+    }
+}
+
+/// What the gradients of the cut cell came to.
+struct Gradients {
+    /// The step that is checked.
+    own: Outcome,
+    /// The fp32 list.
+    twin: Outcome,
+    /// The recipe's uncompiled list on the CPU.
+    plain: Outcome,
+    /// The recipe's uncompiled list with other roundings; FP8 only.
+    other: Option<Outcome>,
+    /// Roundings that passes declared to have removed from `own`.
+    removed_roundings: usize,
+    /// Products, attention and casts of `own`; CPU only.
+    ops: Option<OpChecks>,
+}
+
+impl Gradients {
+    fn of(cell: &StepConfig, backend: Backend, seed: u64) -> Result<Self, SessionError> {
+        // The emulation runs on the CPU, whose tiled attention means what cuDNN's does.
+        let attention = if cell.attention == Attention::Cudnn { Attention::Flash } else { cell.attention };
+        let config = StepConfig { attention, ..cell.clone() };
+        let gradients = |config: &StepConfig, roundings| {
+            let (config, step) = gradients_only(config)?;
+            run(&config, step, seed, Watching { ops: None, roundings })
+        };
+        let twin = gradients(&fp32_twin(&config), None)?;
+        let plain = if config.precision == Precision::Fp32 { twin.clone() } else { gradients(&config, None)? };
+        let other = config.precision.is_fp8().then(|| OtherRoundings::new(seed, OTHER_ROUNDINGS));
+        let other = other.map(|roundings| gradients(&config, Some(roundings))).transpose()?;
+        if backend == Backend::Cuda {
+            let own = first_step_on_gpu(cell, seed)?;
+            return Ok(Self { own, twin, plain, other, removed_roundings: 0, ops: None });
+        }
+        let step = listed(&config, &config.compile, Backend::Cpu)?;
+        let removed_roundings = step.removed_roundings.len();
+        let mut ops = OpChecks::new(&step, seed);
+        let own = run(&config, step, seed, Watching { ops: Some(&mut ops), roundings: None })?;
+        Ok(Self { own, twin, plain, other, removed_roundings, ops: Some(ops) })
+    }
+}
+
+/// Checks a cell: finite, near its fp32 twin, right against what it is held to.
+///
+/// fp32 and bf16 gradients are held to fp32. An FP8 recipe's are held to its own emulation on the CPU, to within what two
+/// right emulations of it lie apart, measured at the cell's own dims; its distance from fp32 is recorded. On the CPU a
+/// compiled list must equal the uncompiled one bit for bit unless a pass declared a rounding that it removed. On a GPU
+/// products run by the algorithms of the plan.
+///
+/// # Errors
+/// As [`first_step`]; wrong numbers are no error but `ok: false` with the failures in words.
+pub fn verify(config: &StepConfig, backend: Backend, plan: &Plan, seed: u64) -> Result<Verification, SessionError> {
+    let cell = sample(config);
+    let found = Gradients::of(&cell, backend, seed)?;
+    let mut failures = Vec::new();
+    let (against, worst) = judge_gradients(config.precision, backend, &found, &mut failures);
+    let Gradients { own, twin, plain, ops, .. } = found;
+    near_fp32(config.precision, (own.loss, own.grad_norm), (twin.loss, twin.grad_norm), &mut failures);
+    let (_, fp32_db) = worst_sqnr(&twin, &own);
+    let fp8 = config.precision.is_fp8();
+    let (mut loss, mut grad_norm, mut casts) = (own.loss, own.grad_norm, plain.casts);
+    let (ops, twin) = if backend == Backend::Cuda {
+        let (ops, full_loss, full_norm) = full_size::check_ops(config, seed, &plan.algorithms)?;
+        (loss, grad_norm) = (full_loss, full_norm);
+        let beside = full_size::twin(config, seed)?;
+        let (own, fp32) = ((beside.loss, beside.grad_norm), (beside.fp32_loss, beside.fp32_grad_norm));
+        near_fp32(config.precision, own, fp32, &mut failures);
+        if fp8 {
+            casts = full_size::casts(config, seed)?;
+        }
+        (Some(ops), beside)
+    } else {
+        let [layers, batch_size, seq_len] = [cell.dims.layers, cell.batch_size, cell.seq_len].map(|size| size as u64);
+        let (fp32_loss, fp32_grad_norm) = (twin.loss, twin.grad_norm);
+        (ops, Twin { layers, batch_size, seq_len, fp32_loss, fp32_grad_norm, loss, grad_norm })
+    };
+    if !loss.is_finite() || !grad_norm.is_finite() {
+        failures.push(format!("loss {loss} and gradient norm {grad_norm} must be finite"));
+    }
+    let mut operations = Vec::new();
+    if let Some(ops) = ops {
+        failures.extend(ops.failures);
+        operations = ops.checked;
+    }
+    let totals = fp8.then(|| casts.totals(0));
+    Ok(Verification {
+        ok: failures.is_empty(),
+        worst_sqnr_db: worst,
+        against: against.to_owned(),
+        loss: finite(loss),
+        grad_norm: finite(grad_norm),
+        sqnr_fp32_db: Some(fp32_db),
+        cast_overflows: totals.map(|(overflows, _)| overflows),
+        cast_underflows: totals.map(|(_, underflows)| underflows),
+        operations,
+        twin: Some(finite_twin(twin)),
+        casts: casts.0,
+        failures,
+    })
+}
+
+/// Holds gradients to what the precision is held to: that, and the worst of them in dB.
+fn judge_gradients(
+    precision: Precision,
+    backend: Backend,
+    found: &Gradients,
+    failures: &mut Vec<String>,
+) -> (&'static str, f64) {
+    let Gradients { own, twin, plain, other, removed_roundings, .. } = found;
+    let (list_parameter, list_db) = worst_sqnr(plain, own);
+    let same = list_db >= MAX_SQNR_DB && own.loss.to_bits() == plain.loss.to_bits();
+    if backend != Backend::Cuda && *removed_roundings == 0 && !same {
+        failures.push(format!("gradient of {list_parameter} differs from the uncompiled list's, and no pass says why"));
+    }
+    let (against, (name, worst), floor) = match (precision, other) {
+        (Precision::Fp32, _) => ("fp32", worst_sqnr(twin, own), FP32_FLOOR_DB),
+        (_, Some(other)) => {
+            let (_, spread) = lowest(sqnrs(plain, other));
+            ("emulation", (list_parameter, list_db), spread - SPREAD_MARGIN_DB)
+        }
+        _ => ("fp32", worst_sqnr(twin, own), BF16_FLOOR_DB),
+    };
+    if worst < floor {
+        failures
+            .push(format!("gradient of {name} has {worst:.1} dB against {against}: at least {floor:.1} dB is right"));
+    }
+    (against, worst)
+}
+
+/// Holds loss and gradient norm to fp32's.
+fn near_fp32(precision: Precision, own: (f64, f64), fp32: (f64, f64), failures: &mut Vec<String>) {
+    let within = against_fp32(precision);
+    for (what, found, expected, within) in
+        [("loss", own.0, fp32.0, within.0), ("gradient norm", own.1, fp32.1, within.1)]
+    {
+        // NaN is near nothing.
+        let near = (found - expected).abs() <= within * expected.abs();
+        if !near {
+            failures.push(format!("{what} {found:.6} is more than {within} off fp32's {expected:.6}"));
+        }
+    }
+}
+
+/// JSON has neither NaN nor infinity: either is written as the largest number, and named in the failures.
+const fn finite(value: f64) -> f64 {
+    if value.is_finite() { value } else { f64::MAX }
+}
+
+fn finite_twin(twin: Twin) -> Twin {
+    Twin {
+        fp32_loss: finite(twin.fp32_loss),
+        fp32_grad_norm: finite(twin.fp32_grad_norm),
+        loss: finite(twin.loss),
+        grad_norm: finite(twin.grad_norm),
+        ..twin
+    }
+}
+
+/// What the null executor says.
+pub(crate) fn scripted(ok: bool) -> Verification {
+    let failures = if ok { Vec::new() } else { vec!["the script says so".to_owned()] };
+    Verification {
+        ok,
+        worst_sqnr_db: 40.0,
+        against: "fp32".to_owned(),
+        loss: 5.0,
+        grad_norm: 1.0,
+        sqnr_fp32_db: Some(40.0),
+        cast_overflows: None,
+        cast_underflows: None,
+        operations: Vec::new(),
+        twin: None,
+        casts: Vec::new(),
+        failures,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::preset;
+
+    #[test]
+    fn big_cells_are_cut_and_odd_ones_stay_whole() {
+        let big = StepConfig {
+            precision: Precision::Fp8Block128,
+            attention: Attention::Flash,
+            ..StepConfig::example(preset("454m").unwrap(), 16, 2048)
+        };
+        let cut = sample(&big);
+        assert_eq!((cut.dims.layers, cut.batch_size, cut.seq_len), (2, 1, 128));
+        assert_eq!((cut.dims.dim, cut.dims.vocab), (1024, 50257));
+        // 120 tokens a sequence: one alone is no multiple of 16, all 4 are.
+        let odd =
+            StepConfig { precision: Precision::Fp8Rowwise, ..StepConfig::example(preset("tiny").unwrap(), 4, 120) };
+        assert_eq!((sample(&odd).batch_size, sample(&odd).seq_len), (4, 120));
+    }
+
+    #[test]
+    fn the_twin_keeps_depth_and_width_where_fp32_has_time_for_them() {
+        let cell = |name: &str, batch| StepConfig {
+            precision: Precision::Fp8Block128,
+            attention: Attention::Flash,
+            ..StepConfig::example(preset(name).unwrap(), batch, 2048)
+        };
+        let cut = full_size::cut(&cell("454m", 16));
+        assert_eq!((cut.dims.layers, cut.batch_size, cut.seq_len), (24, 1, 2048));
+        let cut = full_size::cut(&cell("8b-slice", 8));
+        assert_eq!((cut.dims.dim, cut.batch_size), (4096, 1));
+    }
+
+    #[test]
+    fn numbers_that_are_no_numbers_are_written_as_json_can() {
+        let nan = Verification { loss: finite(f64::NAN), grad_norm: finite(f64::INFINITY), ..scripted(false) };
+        let text = serde_json::to_string(&nan).unwrap();
+        assert_eq!(serde_json::from_str::<Verification>(&text).unwrap(), nan);
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_near_fp32() {
+        for (own, wrong) in [((1.0, 1.0), 0), ((f64::NAN, 1.0), 1), ((1.1, f64::INFINITY), 2), ((1.004, 1.09), 0)] {
+            let mut failures = Vec::new();
+            near_fp32(Precision::Fp8Rowwise, own, (1.0, 1.0), &mut failures);
+            assert_eq!(failures.len(), wrong, "{own:?}: {failures:?}");
+        }
+    }
+}

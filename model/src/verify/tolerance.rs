@@ -1,0 +1,71 @@
+//! What a recipe's numbers are held to, and why. The measurements behind it are in `model/VERIFICATION.md`.
+
+use stepwatch_kernels::Precision;
+use stepwatch_kernels::op::Class;
+use stepwatch_kernels::tensor::{Buffer, neighbour};
+
+use crate::ir::Node;
+use crate::random::Random;
+
+/// What bf16 gradients must reach against fp32, dB: measured 36–41 for models of these kinds.
+pub const BF16_FLOOR_DB: f64 = 32.0;
+
+/// What fp32 gradients of a compiled list must reach against the uncompiled one, dB: only the order of sums may differ.
+pub(super) const FP32_FLOOR_DB: f64 = 80.0;
+
+/// How far below the measured spread of two right emulations a right step's worst gradient may come, dB: the spread itself
+/// varies by less from one draw of roundings to the next.
+pub(super) const SPREAD_MARGIN_DB: f64 = 3.0;
+
+/// How likely another right kernel rounds a sum to the other neighbour in bf16. The tensor cores keep about 14 bits of FP8
+/// sums (see `stepwatch_kernels::sample`), 6 more than bf16 has: a rounding point lies within that error of one result in
+/// 2⁵ (2⁻⁶ on either side).
+pub(super) const OTHER_ROUNDINGS: f64 = 1.0 / 32.0;
+
+/// Relative tolerances of loss and gradient norm of step 0 against the fp32 twin: (loss, gradient norm).
+///
+/// fp32 differs by the order of sums. bf16 and FP8 are some 5 times what was measured over sizes and seeds: a mean over
+/// many tokens and values hides most of what single gradients lose.
+#[must_use]
+pub(super) const fn against_fp32(precision: Precision) -> (f64, f64) {
+    match precision {
+        Precision::Fp32 => (1e-5, 1e-4),
+        Precision::Bf16 => (1e-3, 2e-2),
+        _ => (5e-3, 1e-1),
+    }
+}
+
+/// A second right emulation of a recipe: results of products and of attention in bf16, rounded to the other neighbour by
+/// chance. Of two right kernels neither is right in such a rounding: they add in different orders.
+#[derive(Debug)]
+pub struct OtherRoundings {
+    random: Random,
+    rate: f64,
+}
+
+impl OtherRoundings {
+    /// Roundings of a seed, each with this probability.
+    #[must_use]
+    pub const fn new(seed: u64, rate: f64) -> Self {
+        Self { random: Random::new(seed, 0x726f_756e_6400), rate }
+    }
+
+    /// Changes what an op has just written.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a probability in 32 bits")]
+    pub fn after(&mut self, node: &Node, buffers: &mut [Option<Buffer<f32>>]) {
+        if !matches!(node.class(), Class::Gemm | Class::Attention) {
+            return;
+        }
+        let below = (self.rate * f64::from(u32::MAX)) as u32;
+        for id in node.writes() {
+            let Some(Buffer::Bf16(values)) = &mut buffers[id.index()] else { continue };
+            for value in values {
+                let draw = self.random.bits();
+                // Zeros stay: they are no sums that were rounded.
+                if ((draw >> 32) as u32) < below && value.to_bits() & 0x7fff != 0 {
+                    *value = neighbour(*value, draw & 1 == 0);
+                }
+            }
+        }
+    }
+}
