@@ -315,26 +315,27 @@ fn verification_view(verification: &Verification) -> VerificationView {
     if let Some(sqnr) = verification.sqnr_fp32_db {
         facts.push(fact("gradient SQNR against fp32", format!("{} dB", format::number(sqnr))));
     }
-    if let (Some(over), Some(under)) = (verification.cast_overflows, verification.cast_underflows) {
+    if let (Some(over), Some(under), true) =
+        (verification.cast_overflows, verification.cast_underflows, verification.casts.is_empty())
+    {
         facts.push(fact("FP8 casts", format!("{over} saturated, {under} flushed to zero")));
     }
     facts.extend(verification.casts.iter().map(|cast| {
-        let counts = format!("{} saturated, {} flushed to zero", cast.overflows, cast.underflows);
         let values = format::quantity(Hint::Plain, "", cast.values as f64);
-        fact(&format!("casts of {}s, step {}", clean::line(&cast.class), cast.step), format!("{counts} of {values}"))
+        let counts = format!("{} saturated, {} flushed to zero of {values}", cast.overflows, cast.underflows);
+        fact(&format!("FP8 {}s, step {}", clean::line(&cast.class), cast.step), counts)
     }));
     if let Some(twin) = &verification.twin {
-        let shape = format!("{} blocks, {} × {} tokens", twin.layers, twin.batch_size, twin.seq_len);
-        let beside = |own, fp32| format!("{} ({} in fp32; {shape})", format::number(own), format::number(fp32));
-        facts.push(fact("loss beside fp32", format!("{} nats", beside(twin.loss, twin.fp32_loss))));
-        facts.push(fact("gradient norm beside fp32", beside(twin.grad_norm, twin.fp32_grad_norm)));
+        let pair = |own, fp32| format!("{} ({})", format::number(own), format::number(fp32));
+        let (loss, norm) = (pair(twin.loss, twin.fp32_loss), pair(twin.grad_norm, twin.fp32_grad_norm));
+        let shape = format!("{} blocks, {} × {}", twin.layers, twin.batch_size, twin.seq_len);
+        facts.push(fact("beside fp32", format!("loss {loss}, norm {norm}; {shape}")));
     }
     if let Some(worst) = verification.operations.iter().max_by(|a, b| a.worst_error.total_cmp(&b.worst_error)) {
-        let count = verification.operations.len();
         let elements: u64 = verification.operations.iter().map(|op| op.elements).sum();
-        let share =
-            format!("{} % of its tolerance ({})", format::number(worst.worst_error * 100.0), clean::line(&worst.label));
-        facts.push(fact("elements against fp64", format!("{elements} of {count} distinct ops, the worst at {share}")));
+        let share = format::number(worst.worst_error * 100.0);
+        let label = clean::line(&worst.label);
+        facts.push(fact("against fp64", format!("{elements} elements, at most {share} % of tolerance ({label})")));
     }
     VerificationView {
         ok: verification.ok,
