@@ -11,7 +11,7 @@ use stepwatch_model::build::build;
 use stepwatch_model::config::{Attention, Compile, Dims, OptimizerState, StepConfig, preset};
 use stepwatch_model::data::Source;
 use stepwatch_model::exec::Backend;
-use stepwatch_model::exec::cpu::Cpu;
+use stepwatch_model::exec::cpu::{Cpu, Watch, run_alone};
 use stepwatch_model::exec::cuda::Cuda;
 use stepwatch_model::ir::{Node, Step};
 use stepwatch_model::passes::pipeline;
@@ -28,7 +28,7 @@ fn list(config: &StepConfig) -> Step {
 }
 
 /// Runs a step on the CPU; every op is checked after `change` has had its way with what it wrote.
-fn checked(config: &StepConfig, change: &mut dyn FnMut(&Node, &mut [Option<Buffer<f32>>])) -> OpChecks {
+fn checked(config: &StepConfig, change: &mut Watch<'_, f32>) -> OpChecks {
     let step = list(config);
     let batch = Source::open(config, 3).unwrap().batch(0);
     let mut checks = OpChecks::new(&step, 3);
@@ -139,9 +139,8 @@ fn an_algorithm_that_leaves_out_a_slab_of_k_is_found_in_every_recipe() {
             let a = buffers[node.operands[0].index()].clone().unwrap();
             let mut cut = a.view().values().into_owned();
             cut.chunks_mut(gemm.k).for_each(|row| row[gemm.k - 32..].fill(0.0));
-            let whole =
-                std::mem::replace(&mut buffers[node.operands[0].index()], Some(Buffer::rounded(gemm.a.dtype, &cut)));
-            stepwatch_model::exec::cpu::run_alone(node, buffers);
+            let whole = buffers[node.operands[0].index()].replace(Buffer::rounded(gemm.a.dtype, &cut));
+            run_alone(node, buffers).unwrap();
             buffers[node.operands[0].index()] = whole;
             kept = Some(());
         });

@@ -201,9 +201,9 @@ fn give_back<R: Real>(step: &Step, ids: &[TensorId], buffers: &mut [Option<Buffe
 
 /// Runs one op over buffers that hold all its operands; what it writes takes the place of what was there.
 ///
-/// # Panics
-/// If an operand that it reads is not there: that is a bug in the caller.
-pub fn run_alone<R: Real>(node: &Node, buffers: &mut [Option<Buffer<R>>]) {
+/// # Errors
+/// [`Gone`] if an operand that it reads is not there.
+pub fn run_alone<R: Real>(node: &Node, buffers: &mut [Option<Buffer<R>>]) -> Result<(), Gone> {
     let signature = node.op.signature();
     let written = signature.iter().zip(&node.operands).map(|(param, id)| match param.access {
         Access::Read => None,
@@ -212,15 +212,16 @@ pub fn run_alone<R: Real>(node: &Node, buffers: &mut [Option<Buffer<R>>]) {
     });
     let mut written: Vec<Option<Buffer<R>>> = written.collect();
     let slots = written.iter_mut().zip(&node.operands).map(|(written, id)| match (written, &buffers[id.index()]) {
-        (Some(buffer), _) => Slot::Write(buffer.view_mut()),
-        (None, Some(buffer)) => Slot::Read(buffer.view()),
-        (None, None) => panic!("operand {} of `{}` is not there", id.index(), node.label),
+        (Some(buffer), _) => Ok(Slot::Write(buffer.view_mut())),
+        (None, Some(buffer)) => Ok(Slot::Read(buffer.view())),
+        (None, None) => Err(Gone { label: node.label.clone(), tensor: format!("tensor {}", id.index()) }),
     });
-    let slots = slots.collect();
+    let slots = slots.collect::<Result<_, Gone>>()?;
     node.op.run(&mut Io::new(&signature, slots));
     for (buffer, id) in written.into_iter().zip(&node.operands).filter(|(buffer, _)| buffer.is_some()) {
         buffers[id.index()] = buffer;
     }
+    Ok(())
 }
 
 /// Lends an op its operands and runs it. Written tensors leave the table for that time, so no operand is lent twice.

@@ -304,17 +304,13 @@ fn plan_view(plan: &Plan) -> PlanView {
 }
 
 fn verification_view(verification: &Verification) -> VerificationView {
-    let mut facts = vec![
-        fact(
-            "worst gradient SQNR",
-            format!("{} dB against {}", format::number(verification.worst_sqnr_db), verification.against),
-        ),
-        fact("loss of step 0", format!("{} nats", format::number(verification.loss))),
-        fact("gradient norm", format::number(verification.grad_norm)),
-    ];
-    if let Some(sqnr) = verification.sqnr_fp32_db {
-        facts.push(fact("gradient SQNR against fp32", format!("{} dB", format::number(sqnr))));
+    let mut sqnr = format!("{} dB against {}", format::number(verification.worst_sqnr_db), verification.against);
+    if let Some(fp32) = verification.sqnr_fp32_db.filter(|_| verification.against != "fp32") {
+        sqnr.push_str(&format!(", {} against fp32", format::number(fp32)));
     }
+    let (loss, norm) = (format::number(verification.loss), format::number(verification.grad_norm));
+    let mut facts =
+        vec![fact("worst gradient SQNR", sqnr), fact("step 0", format!("loss {loss} nats, gradient norm {norm}"))];
     if let (Some(over), Some(under), true) =
         (verification.cast_overflows, verification.cast_underflows, verification.casts.is_empty())
     {
