@@ -47,8 +47,10 @@ pub fn standard_metrics() -> Vec<Metric> {
         ("peak_memory_bytes", "bytes", Lower),
         ("joules_per_token", "J", Lower),
         ("model_flops_per_second", "1/s", Higher),
+        ("mfu", "", Higher),
         ("sm_clock_hz", "Hz", Higher),
         ("cycles_per_step", "", Lower),
+        ("worst_sqnr_db", "dB", Higher),
         ("loss", "nats", Lower),
     ]
     .into_iter()
@@ -139,9 +141,13 @@ fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<Vec<RoundVal
     let prepared = run.prepared.iter().rfind(|record| record.cell == cell.id).and_then(|record| record.ready.as_ref());
     let planned = run.plans.iter().rfind(|plan| plan.cell == cell.id).and_then(|plan| plan.ready.as_ref());
     let ready: Option<&Ready> = prepared.or(planned);
+    if metric.name == "worst_sqnr_db" {
+        return verified(run, cell);
+    }
+    let peak = run.manifest.peaks.iter().find(|peak| peak.cell == cell.id).map(|peak| peak.flops_per_second);
     let mut values = Vec::new();
     for round in completed(run, &cell.id) {
-        if let Some(value) = round::value(&metric.name, round, ready) {
+        if let Some(value) = round::value(&metric.name, round, ready, peak) {
             if !value.value.is_finite() {
                 let number = round.record.round.unwrap_or_default();
                 return Err(format!("{} of round {number} is {}, which is no finite number", metric.name, value.value));
@@ -150,6 +156,14 @@ fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<Vec<RoundVal
         }
     }
     Ok((!values.is_empty()).then_some(values))
+}
+
+/// The lowest gradient SQNR that `prepare` found, dB: one observation, since no round verifies again.
+fn verified(run: &Run, cell: &Cell) -> Result<Option<Vec<RoundValue>>, String> {
+    let plans = run.plans.iter().filter(|plan| plan.cell == cell.id);
+    let Some(found) = plans.filter_map(|plan| plan.verification.as_ref()).next_back() else { return Ok(None) };
+    let value = found.worst_sqnr_db;
+    if value.is_finite() { Ok(Some(vec![RoundValue::single(value)])) } else { Ok(None) }
 }
 
 /// Estimates one metric for all cells together, since they lend one another their spread.

@@ -24,6 +24,16 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
          fewer than 10 cells none is taken to be quieter than the pooled variance."
             .to_owned(),
     ];
+    let mut sources: Vec<&str> = run.manifest.peaks.iter().map(|peak| peak.source.as_str()).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    if !sources.is_empty() {
+        lines.push(format!(
+            "mfu: model FLOPs a second (6·N + 6·L·d·S a token, causal attention, what is computed again not counted) over the \
+             dense peak of the cell's own dtypes: {}.",
+            sources.join("; ")
+        ));
+    }
     if !run.manifest.claims.is_empty() {
         let pairs: usize = run.manifest.claims.iter().map(|claim| claim.pairs.len()).sum();
         lines.push(format!(

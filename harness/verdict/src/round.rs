@@ -18,7 +18,7 @@ pub(crate) struct RoundValue {
 }
 
 impl RoundValue {
-    fn single(value: f64) -> Self {
+    pub(crate) fn single(value: f64) -> Self {
         Self { value, samples: 1, step_sd_log: None }
     }
 
@@ -31,8 +31,8 @@ impl RoundValue {
 /// The value of `metric` in a completed round; `None` where the round has no data for it.
 ///
 /// A value that the workload itself reported under that name comes first. `ready` is what `prepare` said of the cell, used
-/// where the round said nothing.
-pub(crate) fn value(metric: &str, round: &Round, ready: Option<&Ready>) -> Option<RoundValue> {
+/// where the round said nothing; `peak` is the peak of one device that `mfu` is a share of, FLOP/s.
+pub(crate) fn value(metric: &str, round: &Round, ready: Option<&Ready>, peak: Option<f64>) -> Option<RoundValue> {
     let record = &round.record;
     if let Some(reported) = record.metrics.get(metric).filter(|values| !values.is_empty()) {
         return Some(RoundValue::over(stats::mean(reported)?, reported));
@@ -47,6 +47,10 @@ pub(crate) fn value(metric: &str, round: &Round, ready: Option<&Ready>) -> Optio
         "model_flops_per_second" => {
             of_steps(rate(record, &seconds).and_then(|rate| Some(rate * said(|ready| ready.flops_per_token)?)))
         }
+        "mfu" => of_steps(rate(record, &seconds).and_then(|rate| {
+            let devices = devices(record, ready);
+            Some(rate * said(|ready| ready.flops_per_token)? / (peak? * devices))
+        })),
         "step_seconds" => of_steps(stats::mean(&seconds)),
         "step_seconds_low" => of_steps(stats::quantile(&seconds, 0.05)),
         "step_seconds_tail" => of_steps(stats::quantile(&seconds, 0.95)),

@@ -67,6 +67,8 @@ pub fn spoken(metric: &Metric) -> String {
         "first_step_seconds" => "time of the first step".to_owned(),
         "peak_memory_bytes" => "peak memory".to_owned(),
         "sm_clock_hz" => "SM clock".to_owned(),
+        "mfu" => "model FLOPs utilisation".to_owned(),
+        "worst_sqnr_db" => "worst gradient SQNR".to_owned(),
         name => name.replace('_', " "),
     }
 }

@@ -2,7 +2,7 @@
 
 use stepwatch_record::CellId;
 use stepwatch_record::finding::{Finding, Kind, Severity};
-use stepwatch_record::run::{Run, Sample};
+use stepwatch_record::run::{RoundRecord, Run, Sample};
 
 use crate::stats;
 use crate::wording::{count, number, percent};
@@ -84,6 +84,10 @@ pub(super) fn two_library_versions(run: &Run) -> Option<Finding> {
             }
         }
     }
+    let mut copies: Vec<String> = run.rounds.iter().filter_map(|round| copies_in(&round.record)).collect();
+    copies.sort();
+    copies.dedup();
+    evidence.extend(copies);
     (!evidence.is_empty()).then(|| Finding {
         kind: Kind::TwoLibraryVersions,
         severity: Severity::Medium,
@@ -94,5 +98,14 @@ pub(super) fn two_library_versions(run: &Run) -> Option<Finding> {
         evidence,
         next_step: "leave one on the library path; `stepwatch doctor` lists them with their paths".to_owned(),
         cells: Vec::new(),
+    })
+}
+
+/// Two files of one library that one worker mapped.
+fn copies_in(record: &RoundRecord) -> Option<String> {
+    let libraries = &record.ready.as_ref()?.libraries;
+    libraries.iter().enumerate().find_map(|(i, library)| {
+        let twin = libraries[..i].iter().find(|other| other.name == library.name && other.path != library.path)?;
+        Some(format!("{} mapped twice in one worker: {} and {}", library.name, twin.path, library.path))
     })
 }

@@ -1,6 +1,9 @@
 //! Findings: conclusions with their evidence and a next step. One file per family; this one gathers and ranks them.
 
 mod claims;
+mod drift;
+mod gpu;
+mod launch;
 mod machine;
 mod plan;
 mod precision;
@@ -25,8 +28,12 @@ pub fn all(
     findings.extend(work::unequal_work(run));
     findings.extend(precision::emulated(run));
     findings.extend(precision::fp8_slower(run, comparison.summary));
+    findings.extend(launch::launch_bound(run));
     findings.extend(plan::algorithm_changed(comparison, changes));
     findings.extend(plan::not_applied(run));
+    findings.extend(gpu::errors(run));
+    findings.extend(gpu::foreign_process(run));
+    findings.extend(drift::machine_drift(run));
     findings.extend(machine::throttled(run));
     findings.extend(machine::two_library_versions(run));
     findings.extend(rounds::not_steady(run));

@@ -4,10 +4,12 @@ use stepwatch_record::CellId;
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::finding::{Finding, Kind, Severity};
 use stepwatch_record::run::Run;
+use stepwatch_record::waterfall::WaterfallStep;
 
 use crate::claims;
 use crate::ratio::{Ratio, Ratios};
 use crate::twins::twins;
+use crate::waterfall;
 use crate::wording::{count, number, percent, value};
 
 /// The metric by which one precision is faster than another.
@@ -56,13 +58,34 @@ pub(super) fn fp8_slower(run: &Run, summary: &Summary) -> Option<Finding> {
         } else {
             format!("FP8 is slower than BF16 in {} of {}: {lead}", slower.len(), count(twins.len(), "pair"))
         },
-        evidence: slower.iter().map(|(fp8, bf16, ratio)| line(fp8, bf16, ratio)).collect(),
+        evidence: slower
+            .iter()
+            .flat_map(|(fp8, bf16, ratio)| [Some(line(fp8, bf16, ratio)), milliseconds(run, summary, fp8, bf16)])
+            .flatten()
+            .collect(),
         next_step: format!(
             "see whether the linears run in FP8 and what casts cost: `stepwatch explain RUN '{}' '{}'`",
             worst.cell.id, slower[0].1.cell.id
         ),
         cells: slower.iter().flat_map(|(fp8, bf16, _)| [fp8.cell.id.clone(), bf16.cell.id.clone()]).collect(),
     })
+}
+
+/// Where an FP8 step takes longer than its twin's and where it takes less, by op class; none without both profiles.
+fn milliseconds(run: &Run, summary: &Summary, fp8: &CellFigures, bf16: &CellFigures) -> Option<String> {
+    /// Classes named: the rest is small.
+    const MOST: usize = 6;
+    let waterfall = waterfall::between(run, summary, &bf16.cell.id, &fp8.cell.id)?;
+    let change = |step: &WaterfallStep| (step.to_seconds - step.from_seconds) * 1e3;
+    let classes: Vec<String> = waterfall
+        .steps
+        .iter()
+        .filter(|step| change(step).abs() >= 0.0005)
+        .take(MOST)
+        .map(|step| format!("{} {:+.3} ms ({:.3} ms)", step.class, change(step), step.to_seconds * 1e3))
+        .collect();
+    (!classes.is_empty())
+        .then(|| format!("{}, by op class against its twin (its own time): {}", fp8.cell.id, classes.join(", ")))
 }
 
 fn line(fp8: &CellFigures, bf16: &CellFigures, ratio: &Ratio) -> String {

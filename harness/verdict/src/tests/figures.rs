@@ -1,13 +1,15 @@
 //! Figures of scripted runs: what each metric is made of, and what is left out.
 
-use stepwatch_record::run::Better;
+use stepwatch_record::run::{Better, CellPeak};
 
 use super::scripted::{Script, id};
 use crate::figures::omissions;
 
 #[test]
 fn each_metric_comes_from_where_it_says() {
-    let mut script = Script::new("run").cell("a", &[1000.0, 1000.0]);
+    let mut script = Script::new("run").cell("a", &[1000.0, 1000.0]).verification("a", true, &[]);
+    let peak = CellPeak { cell: id("a"), flops_per_second: 1e10, source: String::new() };
+    script.run.manifest.peaks.push(peak);
     script.each_round("a", |round| {
         // Two measured steps of 1 s and 3 s; the warm-up step of 9 s must not count.
         round.samples[1].gpu_ns = 1_000_000_000;
@@ -31,8 +33,10 @@ fn each_metric_comes_from_where_it_says() {
         ("peak_memory_bytes", 1_073_741_824.0),
         ("joules_per_token", 1.0),
         ("model_flops_per_second", 3e9),
+        ("mfu", 0.3),
         ("sm_clock_hz", 1.5e9),
         ("cycles_per_step", 3e9),
+        ("worst_sqnr_db", 40.0),
         ("loss", 4.5),
     ] {
         let found = cell.figure(metric).unwrap_or_else(|| panic!("no {metric}")).estimate.point;
@@ -80,4 +84,26 @@ fn zero_and_negative_values_have_an_arithmetic_mean() {
     let summary = script.summary();
     let estimate = &summary.cell(&id("a")).unwrap().figure("m").unwrap().estimate;
     assert!((estimate.point - 1.0).abs() < 1e-12 && estimate.low < -1.0 && estimate.high > 4.0);
+}
+
+#[test]
+fn utilisation_is_a_share_of_the_cells_own_peak() {
+    let script = Script::new("run").cell("a", &[1000.0, 1000.0]).cell("b", &[1000.0, 1000.0]).with(|run| {
+        let cell = id("a");
+        // 6e6 FLOPs a token at 1000 tokens a second.
+        run.manifest.peaks.push(CellPeak { cell, flops_per_second: 1.5e10, source: "a page".into() });
+    });
+    let summary = script.summary();
+    let mfu = summary.cells[0].figure("mfu").unwrap();
+    assert!((mfu.estimate.point - 0.4).abs() < 1e-9, "{mfu:?}");
+    assert!(summary.cells[1].figure("mfu").is_none(), "no peak, no share of it");
+}
+
+#[test]
+fn the_worst_sqnr_is_one_observation() {
+    let script = Script::new("run").cell("a", &[1000.0, 1001.0, 999.0]).verification("a", true, &[]);
+    let summary = script.summary();
+    let estimate = &summary.cells[0].figure("worst_sqnr_db").unwrap().estimate;
+    assert_eq!((estimate.rounds.as_slice(), estimate.samples), (&[40.0][..], 1));
+    assert!((estimate.point - 40.0).abs() < 1e-9 && estimate.low == estimate.high, "{estimate:?}");
 }
