@@ -91,8 +91,13 @@ pub fn text(scenario: &Scenario) -> String {
 
 const ON_CPU: &str =
     "Times are a rough guess (10 GFLOP/s, a 2-core CPU); memory counts weights, states and activations.";
-const ON_CUDA: &str =
-    "Times are a rough guess (250 TFLOP/s, half as much in fp32); memory counts weights, states and activations.";
+const ON_CUDA: &str = "Times are a rough guess (250 TFLOP/s, a tenth of it in fp32); memory counts weights, states, activations and what \
+                       executor and libraries take, as `peak_memory_bytes` does; a process's CUDA context takes about half a GiB more.";
+
+/// What the CUDA executor takes beside the step, bytes: the products' workspace of 32 MiB; kernels loaded, page tables and
+/// what cuDNN keeps come to about as much again and half, by the difference between what is placed and what an H100 measured
+/// (454m × 16 × 2048, bf16 and FP8).
+const BESIDE_THE_STEP: u64 = 80 << 20;
 
 /// Start of a worker process until its first step, seconds: a guess.
 const START_SECONDS: f64 = 1.0;
@@ -110,7 +115,8 @@ fn estimate(config: &StepConfig, cuda: bool) -> Estimate {
         (true, true) => 25e12,
         (true, false) => 250e12,
     };
-    Estimate { memory_bytes: step.memory.total, step_seconds: step.flops_per_token * config.tokens() as f64 / speed }
+    let memory_bytes = step.memory.total + if cuda { BESIDE_THE_STEP } else { 0 };
+    Estimate { memory_bytes, step_seconds: step.flops_per_token * config.tokens() as f64 / speed }
 }
 
 /// All rounds of a cell: start, warm-up, samples. A warm-up until steady is taken as ten steps.

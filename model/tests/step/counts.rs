@@ -36,18 +36,23 @@ fn flops_are_those_of_the_ops() {
 #[test]
 fn lasting_memory_is_exact_and_the_rest_near() {
     for precision in Precision::ALL {
-        for compile in [Compile::None, Compile::Full] {
+        for (compile, backend) in [
+            (Compile::None, Backend::Cpu),
+            (Compile::Full, Backend::Cpu),
+            (Compile::None, Backend::Cuda),
+            (Compile::Full, Backend::Cuda),
+        ] {
             for recompute in [false, true] {
                 let config = StepConfig { compile: compile.clone(), recompute, ..config(precision) };
                 let memory = step(&config).memory;
-                let compiled = pipeline(build(&config), &compile, Backend::Cpu).unwrap();
+                let compiled = pipeline(build(&config), &compile, backend).unwrap();
                 let list = compiled.step;
                 let of = |classes: &[TensorClass]| {
                     let tensors = list.tensors.iter().filter(|tensor| classes.contains(&tensor.class));
                     let lasting = tensors.filter(|tensor| tensor.persistent() || classes == [TensorClass::Gradient]);
                     lasting.map(stepwatch_model::ir::Tensor::bytes).sum::<u64>()
                 };
-                let what = format!("{} {compile} recompute {recompute}", precision.name());
+                let what = format!("{} {compile} {backend:?} recompute {recompute}", precision.name());
                 assert_eq!(memory.weights, of(&[TensorClass::Weight]), "{what}");
                 // The step counter has 4 bytes of its own.
                 assert_eq!(memory.optimizer_states + 4, of(&[TensorClass::OptimizerState]), "{what}");
