@@ -4,6 +4,7 @@
 use serde::Serialize;
 use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::machine::{Gpu, Library, Machine};
+use stepwatch_record::message::Canary;
 use stepwatch_record::{Run, RunManifest};
 
 use super::cell::{CellView, Fact, fact};
@@ -66,9 +67,13 @@ pub(crate) fn provenance(run: &Run, conclusion: &Conclusion, cells: &[CellView])
     }
     ledger.sort_by_key(|line| (line.mark.tone, line.mark.word));
     let planned = manifest.cells.len() * manifest.rounds as usize;
+    let mut machines: Vec<MachineView> = manifest.machines.iter().map(machine).collect();
+    if let Some(view) = machines.first_mut() {
+        view.facts.extend(canary(run));
+    }
     let command: Vec<String> = manifest.command.iter().map(|word| clean::shell_word(&clean::line(word))).collect();
     Provenance {
-        machines: manifest.machines.iter().map(machine).collect(),
+        machines,
         build: build(manifest),
         settings: settings(manifest),
         scenario_text: scenario_text(&manifest.scenario_text),
@@ -108,13 +113,36 @@ fn machine(machine: &Machine) -> MachineView {
     MachineView { facts, libraries: machine.libraries.iter().map(library).collect() }
 }
 
+/// What the canary reached over the run: the lowest and the highest reading of each rate.
+fn canary(run: &Run) -> Option<Fact> {
+    let readings = || run.rounds.iter().flat_map(|round| &round.record.canaries);
+    let ends = |rate: fn(&Canary) -> f64| {
+        let low = readings().map(rate).reduce(f64::min)?;
+        Some((low, readings().map(rate).reduce(f64::max)?))
+    };
+    let (flops, bytes) = (ends(|canary| canary.flops_per_second)?, ends(|canary| canary.bytes_per_second)?);
+    let shown = |(low, high): (f64, f64), unit: &str| {
+        format!("{}…{}", format::quantity(Hint::Rate, unit, low), format::quantity(Hint::Rate, unit, high))
+    };
+    let count = readings().count();
+    Some(fact("canary", format!("{} and {} in {count} readings", shown(flops, "FLOP/s"), shown(bytes, "B/s"))))
+}
+
 fn gpu_line(gpu: &Gpu) -> String {
     let mut parts = vec![gpu.name.clone(), format::quantity(Hint::Bytes, "bytes", gpu.memory_bytes as f64)];
     if let Some(watts) = gpu.power_limit_w {
-        parts.push(format!("power limit {} W", format::number(watts)));
+        let default = gpu.power_limit_default_w.filter(|default| (default - watts).abs() >= 1.0);
+        let default = default.map(|default| format!(" of the board's {} W", format::number(default)));
+        parts.push(format!("power limit {} W{}", format::number(watts), default.unwrap_or_default()));
     }
     if let Some(clock) = gpu.max_sm_clock_hz {
         parts.push(format!("SM clock up to {}", format::quantity(Hint::Rate, "Hz", clock)));
+    }
+    let on = |name: &str, on: bool| format!("{name} {}", if on { "on" } else { "off" });
+    let settings = [("ECC", gpu.ecc), ("MIG", gpu.mig), ("persistence", gpu.persistence)];
+    parts.extend(settings.into_iter().filter_map(|(name, value)| Some(on(name, value?))));
+    if let Some(pci) = &gpu.pci_id {
+        parts.push(format!("PCI {pci}"));
     }
     parts.push(gpu.uuid.clone());
     parts.join(" · ")
