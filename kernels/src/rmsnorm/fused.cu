@@ -2,13 +2,13 @@
 // after it; one maximum over the result; its cast to FP8 with a scale that is there or with its row's or block's own, as
 // stored and transposed. With nothing around it, it is the plain norm.
 //
-// A block of 8 warps takes consecutive rows. A row belongs to one warp up to 1024 columns, to 2, 4 or 8 beyond. Each thread
-// copies its own columns of the rows to come into shared memory, several rows ahead, and reads back what it copied itself:
-// nobody waits for anybody but for a row's sum. Sums have one order whatever is fused, so that bits do not depend on it. The
-// transposed cast goes through a tile in shared memory, whose columns leave in segments of TILE bytes.
+// A block of 8 warps takes chunks of consecutive rows. A row belongs to one warp up to 1024 columns, to 2, 4 or 8 beyond.
+// Each thread copies its own columns of the rows to come into shared memory, several rows ahead, and reads back what it copied
+// itself: nobody waits for anybody but for a row's sum. Sums have one order whatever is fused, so that bits do not depend on
+// it. The transposed cast goes through a tile in shared memory, a chunk of rows, whose columns leave in one segment each.
 //
 // Compiled with: DIM; BACKWARD; ADD: with a residual sum; MAXIMUM: with a maximum over the tensor; CAST: 0 none, 1 with a
-// given scale, 2 with a scale per row, 3 per 128 columns of a row; FORMAT; TRANSPOSED; TILE: rows of the transposed tile;
+// given scale, 2 with a scale per row, 3 per 128 columns of a row; FORMAT; TRANSPOSED; TILE: most rows of a chunk;
 // STAGES: rows on their way; RESIDENT: blocks that share a multiprocessor.
 #include "rows.cuh"
 
@@ -17,7 +17,7 @@
 // x, addend, sum, y (rows, DIM), w (DIM), rstd (rows), q (rows, DIM), qt (DIM, rows).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
     const bf16* x, const bf16* addend, const bf16* w, bf16* sum, bf16* y, float* rstd, float* scale, FORMAT* q, FORMAT* qt,
-    int rows, int rows_per_block, float epsilon, Maximum maximum, float least, float largest_value, int power_of_two) {
+    int rows, int chunk, float epsilon, Maximum maximum, float least, float largest_value, int power_of_two) {
     extern __shared__ uint4 memory[];
     __shared__ float sums[2][WARPS];
     __shared__ unsigned largest_of[2][WARPS];
@@ -25,18 +25,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
     unsigned* tile = reinterpret_cast<unsigned*>(memory);
     Ring ring(memory + (TRANSPOSED ? TILE * DIM / 16 : 0));
     const Place place;
-    const int first = blockIdx.x * rows_per_block, last = min(first + rows_per_block, rows);
+    Walk ahead(chunk);
 
-    const auto copy = [&](int row) {
-        if (row < last) {
+    // Into the slots of the stage that was read last.
+    const auto refill = [&] {
+        const int row = ahead.base + ahead.in_chunk(place);
+        if (row < rows) {
             ring.copy(0, x + (long long)row * DIM, place);
             if (ADD) ring.copy(1, addend + (long long)row * DIM, place);
         }
         Ring::commit();
         ring.advance();
+        ahead.next();
     };
-#pragma unroll
-    for (int ahead = 0; ahead < STAGES; ++ahead) copy(first + place.group + ahead * GROUPS);
+#pragma unroll 1
+    for (int stage = 0; stage < STAGES; ++stage) refill();
 
     Eight weights[PACKS];
 #pragma unroll
@@ -49,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
     Exchange<unsigned> maxima = {largest_of, 0};
     unsigned largest = 0;  // a pair
 
-    for_rows(first, last, rows, place, tile, qt, [&](int row, int tile_row) {
+    const auto work = [&](int row, int in_chunk) {
         Ring::wait();
         Eight values[PACKS];
         ring.read(0, place, values);
@@ -68,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
                 }
             }
         }
-        copy(row + STAGES * GROUPS);
+        refill();
         float even = 0.0f, odd = 0.0f;
 #pragma unroll
         for (int k = 0; k < PACKS; ++k) {
@@ -90,8 +93,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
                 values[k].words[i] = rounded_pair(low(v) * r * low(g), high(v) * r * high(g));
             }
         }
-        put(values, row, tile_row, place, out, given, tile, maxima, largest);
-    });
+        put(values, row, in_chunk, place, out, given, tile, maxima, largest);
+    };
+    for_rows(rows, chunk, place, tile, qt, work, refill);
     if (MAXIMUM) finish(larger_of_pair(largest), maximum, scratch);
 }
 
@@ -101,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
 // dx, or its sum with `addend`.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
     const bf16* x, const bf16* w, const float* rstd, const bf16* dy, const bf16* addend, bf16* result, float* partial,
-    float* scale, FORMAT* q, FORMAT* qt, int rows, int rows_per_block, Maximum maximum, float least, float largest_value,
+    float* scale, FORMAT* q, FORMAT* qt, int rows, int chunk, Maximum maximum, float least, float largest_value,
     int power_of_two) {
     extern __shared__ uint4 memory[];
     __shared__ float sums[2][WARPS];
@@ -111,21 +115,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
     uint4* const slots = memory + (TRANSPOSED ? TILE * DIM / 16 : 0);
     Ring ring(slots);
     const Place place;
-    const int first = blockIdx.x * rows_per_block, last = min(first + rows_per_block, rows);
+    Walk ahead(chunk);
 
-    // Copies into the slots of the stage that is read now, or was read last.
-    const auto copy = [&](int row) {
-        if (row < last) {
+    // Into the slots of the stage that was read last.
+    const auto refill = [&] {
+        const int row = ahead.base + ahead.in_chunk(place);
+        if (row < rows) {
             const long long offset = (long long)row * DIM;
             ring.copy(0, x + offset, place);
             ring.copy(1, dy + offset, place);
             if (ADD) ring.copy(2, addend + offset, place);
+            ring.copy_number(rstd + row);
         }
         Ring::commit();
         ring.advance();
+        ahead.next();
     };
-#pragma unroll
-    for (int ahead = 0; ahead < STAGES; ++ahead) copy(first + place.group + ahead * GROUPS);
+#pragma unroll 1
+    for (int stage = 0; stage < STAGES; ++stage) refill();
 
     Eight weights[PACKS];
 #pragma unroll
@@ -138,18 +145,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
     Exchange<unsigned> maxima = {largest_of, 0};
     unsigned largest = 0;            // a pair
     float gradient[PACKS][8] = {};  // of the weights
-    float next_r = first + place.group < last ? rstd[first + place.group] : 0.0f;
 
-    for_rows(first, last, rows, place, tile, qt, [&](int row, int tile_row) {
+    const auto work = [&](int row, int in_chunk) {
         // Opaque in every row, so that weights stay packed: unpacked once for all rows they would not fit.
 #pragma unroll
         for (int k = 0; k < PACKS; ++k) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(weights[k].words[i]));
         }
-        const float r = next_r;
-        if (row + GROUPS < last) next_r = rstd[row + GROUPS];
         Ring::wait();
+        const float r = ring.number();
         Eight values[PACKS], gradients[PACKS];
         ring.read(0, place, values);
         ring.read(1, place, gradients);
@@ -194,9 +199,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
                 }
             }
         }
-        copy(row + STAGES * GROUPS);
-        put(values, row, tile_row, place, out, given, tile, maxima, largest);
-    });
+        refill();
+        put(values, row, in_chunk, place, out, given, tile, maxima, largest);
+    };
+    for_rows(rows, chunk, place, tile, qt, work, refill);
 
     // The groups' sums, one after the other; the ring is done with.
     asm volatile("cp.async.wait_all;" ::: "memory");

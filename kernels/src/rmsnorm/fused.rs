@@ -50,7 +50,7 @@ pub(super) struct Norm {
 /// How it is compiled to use shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fit {
-    /// Rows of the transposed tile.
+    /// Rows of the transposed tile: most of a chunk.
     tile: usize,
     /// Rows on their way to each warp.
     stages: usize,
@@ -126,31 +126,38 @@ impl Norm {
         self.dim.div_ceil(1024).next_power_of_two()
     }
 
-    /// As many blocks as keep two rows or more on their way to each warp.
+    /// As many blocks as keep two rows or more on their way to each warp. Backward it is one: sums of weight gradients take
+    /// its registers, and rows their way ahead of few warps.
     fn fit(&self) -> Fit {
-        // 64-byte segments of columns; half that where the tile would not fit.
-        let tile = if self.dim <= 2048 { 64 } else { 32 };
         let packs = self.dim.div_ceil(256 * self.row_warps());
         let inputs = if self.backward { 2 } else { 1 } + usize::from(self.add);
-        let (stage, turned) = (inputs * packs * THREADS * 16, if self.transposed { tile * self.dim } else { 0 });
-        // Registers: sums of weight gradients leave room for two blocks.
-        let most = if self.backward { 2 } else { 3 };
+        let numbers = if self.backward { THREADS * 4 } else { 0 };
+        let stage = inputs * packs * THREADS * 16 + numbers;
+        let tile = self.most_rows();
+        let turned = if self.transposed { tile * self.dim } else { 0 };
+        let most = if self.backward { 1 } else { 3 };
         let stages = |resident: usize| (SHARED / resident - SHARED_OF_BLOCK).saturating_sub(turned) / stage;
         let resident = (1..=most).rev().find(|&resident| stages(resident) >= 2).unwrap_or(1);
         let stages = stages(resident).clamp(1, 4);
         Fit { tile, stages, resident, bytes: turned + stages * stage }
     }
 
-    /// Rows of one block. Backward they decide the order of sums and depend on nothing that is fused.
-    fn rows_per_block(&self) -> usize {
-        let resident = if self.backward { 2 } else { self.fit().resident };
-        let rows = self.rows.div_ceil(MULTIPROCESSORS * resident);
-        let whole = self.backward || self.transposed;
-        rows.next_multiple_of(if whole && rows > 64 { 64 } else { 16 })
+    /// Most rows of a chunk: 64-byte segments of transposed columns, or half that where the tile would not fit.
+    fn most_rows(&self) -> usize {
+        if self.dim <= 2048 { 64 } else { 32 }
     }
 
+    /// Rows of a chunk, a power of two. Backward they decide the order of sums and depend on nothing that is fused.
+    fn chunk(&self) -> usize {
+        if !self.backward && !self.transposed {
+            return 8;
+        }
+        self.rows.div_ceil(MULTIPROCESSORS).next_power_of_two().clamp(16, self.most_rows())
+    }
+
+    /// As many as are resident; each takes chunk after chunk.
     fn blocks(&self) -> usize {
-        self.rows.div_ceil(self.rows_per_block())
+        self.rows.div_ceil(self.chunk()).min(MULTIPROCESSORS * self.fit().resident)
     }
 
     fn variant(&self, name: &'static str) -> Variant {
@@ -221,13 +228,13 @@ impl Norm {
     fn forward(&self, gpu: &Gpu, at: &Addresses) -> Result<Kernel, GpuError> {
         let pointers = [at.x, at.addend, at.w, at.sum, at.result, at.rstd, at.scale, at.q, at.qt];
         let kernel = pointers.into_iter().fold(self.rows(gpu, "norm_forward")?, Kernel::pointer);
-        Ok(kernel.int(self.rows).int(self.rows_per_block()).float(EPSILON))
+        Ok(kernel.int(self.rows).int(self.chunk()).float(EPSILON))
     }
 
     fn backward(&self, gpu: &Gpu, at: &Addresses) -> Result<Kernel, GpuError> {
         let pointers = [at.x, at.w, at.rstd, at.dy, at.addend, at.result, at.partial, at.scale, at.q, at.qt];
         let kernel = pointers.into_iter().fold(self.rows(gpu, "norm_backward")?, Kernel::pointer);
-        Ok(kernel.int(self.rows).int(self.rows_per_block()))
+        Ok(kernel.int(self.rows).int(self.chunk()))
     }
 }
 
@@ -342,9 +349,11 @@ mod tests {
                     assert!(fit.stages >= 2, "{norm:?} {fit:?}");
                     assert!(fit.bytes <= 226 * 1024, "{norm:?} {fit:?}");
                     assert!(fit.resident * (fit.bytes + SHARED_OF_BLOCK) <= SHARED, "{norm:?} {fit:?}");
-                    assert!(norm.rows_per_block().is_multiple_of(16), "{norm:?}");
-                    if backward {
-                        assert_eq!(norm.rows_per_block(), plain(32_768, dim, true).rows_per_block());
+                    for rows in [1, 37, 2048, 8192, 32_768] {
+                        let (norm, plain) = (Norm { rows, ..norm }, plain(rows, dim, backward));
+                        assert!(norm.chunk().is_power_of_two() && norm.chunk() >= 8, "{norm:?}");
+                        assert!(!transposed || (norm.chunk() >= 16 && norm.chunk() <= fit.tile), "{norm:?}");
+                        assert!(!backward || (norm.chunk(), norm.blocks()) == (plain.chunk(), plain.blocks()));
                     }
                 }
             }

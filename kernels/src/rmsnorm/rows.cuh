@@ -47,9 +47,13 @@ static __device__ __forceinline__ unsigned rounded_pair(float a, float b) {
 // Rows on their way into shared memory; a thread sees its own columns only.
 struct Ring {
     Eight* slots;
+    float* numbers;  // one of each row
     int stage;
 
-    __device__ __forceinline__ explicit Ring(void* memory) : slots(static_cast<Eight*>(memory) + threadIdx.x), stage(0) {}
+    __device__ __forceinline__ explicit Ring(void* memory)
+        : slots(static_cast<Eight*>(memory) + threadIdx.x),
+          numbers(reinterpret_cast<float*>(static_cast<Eight*>(memory) + STAGES * INPUTS * PACKS * THREADS) + threadIdx.x),
+          stage(0) {}
     __device__ __forceinline__ Eight* slot(int input, int k) const {
         return slots + ((stage * INPUTS + input) * PACKS + k) * THREADS;
     }
@@ -62,6 +66,11 @@ struct Ring {
             }
         }
     }
+    __device__ __forceinline__ void copy_number(const float* from) const {
+        const unsigned to = (unsigned)__cvta_generic_to_shared(numbers + stage * THREADS);
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+    }
+    __device__ __forceinline__ float number() const { return numbers[stage * THREADS]; }
     static __device__ __forceinline__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
     // The oldest row has arrived.
     static __device__ __forceinline__ void wait() { asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 1) : "memory"); }
@@ -105,7 +114,7 @@ struct Outputs {
 
 // The result of one row: stored, its maximum taken, cast.
 static __device__ __forceinline__ void put(
-    const Eight (&result)[PACKS], int row, int tile_row, const Place& place, const Outputs& out, float given, unsigned* tile,
+    const Eight (&result)[PACKS], int row, int in_chunk, const Place& place, const Outputs& out, float given, unsigned* tile,
     Exchange<unsigned>& maxima, unsigned& largest) {
     const long long offset = (long long)row * DIM;
     if (out.result) {
@@ -165,8 +174,8 @@ static __device__ __forceinline__ void put(
         bytes.y = word_from_floats<FORMAT>(low(words[2]) * by, high(words[2]) * by, low(words[3]) * by, high(words[3]) * by);
         if (out.q) *reinterpret_cast<uint2*>(out.q + offset + place.column(k)) = bytes;
         if (TRANSPOSED) {
-            const int word = (place.column(k) / 4) ^ ((tile_row / 16) * SWIZZLE);
-            *reinterpret_cast<uint2*>(tile + tile_row * WORDS + word) = bytes;
+            const int word = (place.column(k) / 4) ^ ((in_chunk / 16) * SWIZZLE);
+            *reinterpret_cast<uint2*>(tile + in_chunk * WORDS + word) = bytes;
         }
     }
 }
@@ -199,22 +208,43 @@ static __device__ __forceinline__ void put_transposed(const unsigned* tile, FORM
     }
 }
 
-// Calls `work(row, row in the tile)` for the rows of a block, a group's rows in ascending order, and turns each tile when all
-// its rows are there. All threads take part in every barrier.
-template <typename Work>
-static __device__ __forceinline__ void for_rows(
-    int first, int last, int rows, const Place& place, const unsigned* tile, FORMAT* qt, Work work) {
-    if constexpr (!TRANSPOSED) {
-#pragma unroll 1
-        for (int row = first + place.group; row < last; row += GROUPS) work(row, 0);
-        return;
+// The rows of a thread's group, in order. Rows are dealt out in chunks, one to each block in turn, so that all blocks together
+// work on one stretch of the tensors at any time. Within a chunk blocks begin at different rows: if all were at the same
+// offset of a chunk, and every operand with them, they would ask the same few parts of the memory system at once.
+struct Walk {
+    int base, step, steps, stride, turn;
+
+    __device__ __forceinline__ explicit Walk(int chunk)
+        : base(blockIdx.x * chunk), step(0), steps(chunk / GROUPS), stride(gridDim.x * chunk), turn(blockIdx.x) {}
+    // From the chunk's first; its number of steps is a power of two.
+    __device__ __forceinline__ int in_chunk(const Place& place) const {
+        return ((step + turn) & (steps - 1)) * GROUPS + place.group;
     }
-    for (int row0 = first; row0 < last; row0 += TILE) {
-        const int end = min(row0 + TILE, last);
+    __device__ __forceinline__ void next() {
+        if (++step < steps) return;
+        step = 0;
+        base += stride;
+    }
+};
+
+// Calls `work(row, row in the chunk)` for the rows of a block, or `pass()` for those beyond the last, and turns each chunk when
+// all its rows are there. All threads take part in every barrier.
+template <typename Work, typename Pass>
+static __device__ __forceinline__ void for_rows(
+    int rows, int chunk, const Place& place, const unsigned* tile, FORMAT* qt, Work work, Pass pass) {
+    Walk walk(chunk);
+    while (walk.base < rows) {
+        const int base = walk.base;
 #pragma unroll 1
-        for (int row = row0 + place.group; row < end; row += GROUPS) work(row, row - row0);
-        __syncthreads();
-        put_transposed(tile, qt, rows, row0, end);
-        __syncthreads();
+        for (; walk.base == base; walk.next()) {
+            const int in_chunk = walk.in_chunk(place);
+            if (base + in_chunk < rows) work(base + in_chunk, in_chunk);
+            else pass();
+        }
+        if constexpr (TRANSPOSED) {
+            __syncthreads();
+            put_transposed(tile, qt, rows, base, min(base + chunk, rows));
+            __syncthreads();
+        }
     }
 }

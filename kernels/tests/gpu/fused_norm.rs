@@ -215,7 +215,15 @@ fn rate(gpu: &Gpu, name: &str, op: &Op, bytes: usize) {
     const REPEATS: u32 = 50;
     let params = op.signature();
     let mut random = Random::new(3);
-    let slices: Vec<_> = params.iter().map(|param| gpu.allocate(param.bytes()).unwrap()).collect();
+    // One after the other, as a step places them: distances are sums of powers of two.
+    let arena = gpu.allocate(params.iter().map(|param| param.bytes().next_multiple_of(256)).sum()).unwrap();
+    let mut end = 0;
+    let mut place = |bytes: usize| {
+        let slice = arena.slice(end, bytes).unwrap();
+        end += bytes.next_multiple_of(256);
+        slice
+    };
+    let slices: Vec<_> = params.iter().map(|param| place(param.bytes())).collect();
     for (param, slice) in params.iter().zip(&slices) {
         let values: Vec<f32> = (0..param.elements().min(1_000_016)).map(|_| random.normal().abs() + 0.01).collect();
         let stretch = Buffer::<f32>::rounded(param.dtype, &values);
