@@ -165,6 +165,7 @@ impl Running {
                 .into_iter()
                 .map(|pass| SkippedPass { name: pass.name, reason: pass.reason })
                 .collect(),
+            kernels_compiled: description.kernels_compiled,
             flops_per_token: Some(description.flops_per_token),
             libraries: mapped_libraries(),
             ..Ready::default()

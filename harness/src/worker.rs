@@ -234,3 +234,22 @@ fn listen() -> Result<(Asked, Arc<AtomicBool>), String> {
     });
     Ok((Asked { mode, parameters, plan, seed, max_steps }, stop))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_sent_where_they_are_known() {
+        let step =
+            |phases_ns| StepTime { step: 1, t_ns: 10, gpu_ns: 6, phases_ns, cycles: 3, loss: 1.0, grad_norm: 1.0 };
+        let mut batch = Batch::new(8);
+        batch.push(&step([0; 3]));
+        assert!(batch.samples.metrics.is_empty());
+        let mut batch = Batch::new(8);
+        batch.push(&step([1, 2, 3]));
+        batch.push(&step([4, 5, 6]));
+        assert_eq!(batch.samples.metrics["backward_seconds"], [2e-9, 5e-9]);
+        assert!(batch.samples.metrics.values().all(|values| values.len() == batch.samples.gpu_ns.len()));
+    }
+}

@@ -78,6 +78,8 @@ pub struct Description {
     pub passes: Vec<String>,
     /// Passes that the plan has and that did not come about here, each with its reason.
     pub skipped_passes: Vec<SkippedPass>,
+    /// Kernel sources that had to be compiled, where there are kernels.
+    pub kernels_compiled: Option<u64>,
     /// Model FLOPs a token by the reporting convention 6·N + 6·L·d·S.
     pub flops_per_token: f64,
 }
@@ -176,13 +178,13 @@ impl Session {
             _ => None,
         };
         let mut description = Description { device_uuid, ..describe(config, device, &found) };
-        if let Runner::Cuda { cuda, .. } = &runner
-            && let Some(why) = cuda.refused()
-        {
-            description.passes.retain(|pass| pass != Pass::Graph.name());
-            description
-                .skipped_passes
-                .push(SkippedPass { name: Pass::Graph.name().to_owned(), reason: why.to_owned() });
+        if let Runner::Cuda { cuda, .. } = &runner {
+            description.kernels_compiled = Some(cuda.kernels_compiled());
+            if let Some(why) = cuda.refused() {
+                let (name, reason) = (Pass::Graph.name().to_owned(), why.to_owned());
+                description.passes.retain(|pass| *pass != name);
+                description.skipped_passes.push(SkippedPass { name, reason });
+            }
         }
         let plan = plan.cloned().unwrap_or(found);
         Ok(Self { runner, plan, description, opened, steps: 0 })
@@ -472,7 +474,9 @@ impl Session {
 fn class_of(node: &Node) -> String {
     let class = node.class();
     let roles = ["forward", "input gradient", "weight gradient"];
-    match roles.into_iter().find(|role| node.label.ends_with(role)) {
+    // A product that adds the residual says so behind its role.
+    let label = node.label.split(" + ").next().unwrap_or_default();
+    match roles.into_iter().find(|role| label.ends_with(role)) {
         Some(_) if class == Class::Gemm && node.label.starts_with(Linear::Head.name()) => "gemm head".to_owned(),
         Some(role) if class == Class::Gemm => format!("gemm {role}"),
         _ => class.name().to_owned(),
@@ -536,6 +540,7 @@ fn describe(config: &StepConfig, device: String, plan: &Plan) -> Description {
         attention: attention.to_owned(),
         passes: plan.passes.clone(),
         skipped_passes: Vec::new(),
+        kernels_compiled: None,
         flops_per_token: model_flops_per_token(&config.dims, config.seq_len),
     }
 }

@@ -257,7 +257,8 @@ fn peer_cell(batch_size: usize, precision: Precision, attention: Attention, comp
 
 /// Opens a cell, warms it up for a second and prints a line of what it reaches; the session if it opened.
 fn rate(config: &StepConfig) -> bool {
-    let name = format!("×{} {} {:?} {}", config.batch_size, config.precision.name(), config.attention, config.compile);
+    let StepConfig { batch_size, seq_len, precision, attention, compile, .. } = config;
+    let name = format!("{batch_size}×{seq_len} {} {attention:?} {compile}", precision.name());
     let start = Instant::now();
     let mut session = match Session::open(config, Backend::Cuda, None, 1) {
         Ok(session) => session,
@@ -333,8 +334,8 @@ fn print_profile(ops: &[OpTime]) {
     }
 }
 
-/// Prints the cells named by `STEPWATCH_LADDER` (`bf16:none,fp8-delayed:full:profile,…`) at ×16 with cuDNN attention; asserts
-/// nothing.
+/// Prints the cells named by `STEPWATCH_LADDER` (`bf16:none,fp8-delayed:full:profile,bf16:full::1x512,…`: precision, passes,
+/// whether a profile is wanted, tokens) with cuDNN attention; asserts nothing.
 #[test]
 #[ignore = "needs a GPU"]
 fn ladder() {
@@ -351,8 +352,11 @@ fn ladder() {
                 Compile::Passes(passes.split('+').map(named).collect())
             }
         };
-        let config = peer_cell(16, precision, Attention::Cudnn, compile);
-        if rate(&config) && words.next() == Some("profile") {
+        let profiled = words.next() == Some("profile");
+        let (batch_size, seq_len) = words.next().and_then(|tokens| tokens.split_once('x')).unwrap_or(("16", "2048"));
+        let (batch_size, seq_len) = (batch_size.parse().unwrap(), seq_len.parse().unwrap());
+        let config = StepConfig { seq_len, ..peer_cell(batch_size, precision, Attention::Cudnn, compile) };
+        if rate(&config) && profiled {
             print_profile(&profile(&config, Backend::Cuda, None, 1).unwrap());
         }
     }

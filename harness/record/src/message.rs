@@ -126,6 +126,9 @@ pub struct Ready {
     /// Passes that the plan has and that did not come about in this process, each with its reason.
     #[serde(default)]
     pub skipped_passes: Vec<crate::plan::SkippedPass>,
+    /// Kernel sources that were compiled in this process: 0 if all came from the disk, and then the setup was a cached one.
+    #[serde(default)]
+    pub kernels_compiled: Option<u64>,
     /// Model FLOPs of one token, forward and backward (6N + 6·L·d·S).
     #[serde(default)]
     pub flops_per_token: Option<f64>,

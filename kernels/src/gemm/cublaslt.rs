@@ -259,7 +259,7 @@ impl Matmul {
         Ok(matmul)
     }
 
-    /// What the library offers for a product: the algorithm that it would take unasked, and those that a search may choose
+    /// What the library's heuristics offer for a product: the algorithm that it would take unasked, and those that a search may choose
     /// from, which leave out sums in place (their order changes from run to run) and sums rounded to the result's dtype.
     pub(super) fn candidates(gpu: &Gpu, problem: &Problem) -> Result<(Option<Algorithm>, Vec<Algorithm>), GpuError> {
         let matmul = Self::described(gpu, problem)?;

@@ -120,7 +120,12 @@ fn searched_algorithms_are_right_and_come_back_bit_for_bit() {
         assert!(runs[0] == runs[1], "{product}: the pinned algorithm does not repeat itself");
         let gpu = open();
         gpu.pin(&product, found.algorithm);
-        let near = if gemm.a.dtype.is_fp8() { 2e-3 } else { 1e-3 };
+        // Each step of a sum that is never promoted cuts off below its 14 bits: the longest of them are 4096 products.
+        let near = match (gemm.a.dtype.is_fp8(), gemm.k) {
+            (false, _) => 1e-3,
+            (true, ..=1024) => 2e-3,
+            (true, _) => 4e-3,
+        };
         check(&gpu, &Op::Gemm(gemm), Near::Norm(near));
     }
 }

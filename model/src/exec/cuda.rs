@@ -11,12 +11,12 @@ use std::time::Instant;
 use stepwatch_kernels::Dtype;
 use stepwatch_kernels::gemm::Algorithm;
 use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
-use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Outbox, Prepared, Slice};
+use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Outbox, Prepared, Slice, devices};
 use stepwatch_kernels::quantise::{Losses, Quantise};
 use stepwatch_kernels::tensor::Buffer;
 use stepwatch_kernels::timer::{Clocks, Event, clock_between};
 
-use super::start;
+use super::start::{self, Contents, Piece};
 use crate::data::Batch;
 use crate::ir::{Node, Phase, Start, Step, TensorId};
 use crate::passes::place::{ALIGNMENT, place};
@@ -26,10 +26,6 @@ const AHEAD: usize = 3;
 
 /// Events that tell what an event takes.
 const EVENTS_ALONE: usize = 64;
-
-/// Elements of first contents that are made and copied at a time, and how many such pieces may wait: bounds the host's memory.
-const PIECE: usize = 1 << 23;
-const PIECES_AHEAD: usize = 2;
 
 /// How a list is run where there is a choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,6 +110,9 @@ impl Cuda {
         opened: Instant,
         choices: &Choices,
     ) -> Result<Self, GpuError> {
+        // Asked first: nothing is computed for a GPU that is not there.
+        devices()?;
+        let contents = Contents::make(&step, seed);
         let gpu = Gpu::open(0)?;
         choices.algorithms.iter().for_each(|(product, algorithm)| gpu.pin(product, *algorithm));
         if step.placement.is_none() {
@@ -124,7 +123,6 @@ impl Cuda {
         let tensors = allocate(&gpu, &step)?;
         let nodes = step.init.iter().chain(&step.ops);
         let scratch = gpu.allocate(nodes.map(|node| scratch_bytes(&node.op)).max().unwrap_or(0))?;
-        fill(&gpu, &step, &tensors, seed)?;
         let prepare_all = |nodes: &[Node]| {
             let prepared = nodes.iter().map(|node| prepare(&gpu, &node.op, &operands(&tensors, node)?, &scratch));
             prepared.collect::<Result<Vec<Prepared>, GpuError>>()
@@ -143,6 +141,7 @@ impl Cuda {
         let base_ns = 0;
         let mut cuda =
             Self { step, ops, is_graph, refused, tensors, free, under_way, base, base_ns, memory_bytes, gpu };
+        fill(&cuda.gpu, &cuda.step, &cuda.tensors, &contents)?;
         cuda.feed(first)?;
         init.iter().try_for_each(|op| cuda.gpu.enqueue(op))?;
         cuda.base.record(&cuda.gpu)?;
@@ -178,6 +177,12 @@ impl Cuda {
     #[must_use]
     pub fn launches(&self) -> usize {
         self.ops.iter().map(Prepared::launches).sum()
+    }
+
+    /// Kernel sources that had to be compiled, since the disk did not hold them.
+    #[must_use]
+    pub fn kernels_compiled(&self) -> u64 {
+        self.gpu.compiled().0 as u64
     }
 
     /// Why the step is no graph though one was asked for.
@@ -355,10 +360,7 @@ fn bounds(nodes: &[Node]) -> [usize; 2] {
 
 /// One allocation for what lives across steps and one for the arena, cut by tensor.
 fn allocate(gpu: &Gpu, step: &Step) -> Result<Vec<Option<Slice>>, GpuError> {
-    let mut touched = vec![false; step.tensors.len()];
-    for node in step.init.iter().chain(&step.ops) {
-        node.operands.iter().for_each(|id| touched[id.index()] = true);
-    }
+    let touched = start::touched(step);
     let mut offsets: Vec<Option<u64>> = vec![None; step.tensors.len()];
     let mut end = 0;
     for (index, tensor) in step.tensors.iter().enumerate().filter(|(index, t)| touched[*index] && t.persistent()) {
@@ -379,53 +381,20 @@ fn allocate(gpu: &Gpu, step: &Step) -> Result<Vec<Option<Slice>>, GpuError> {
     Ok(step.tensors.iter().enumerate().map(cut).collect())
 }
 
-/// Gives tensors that live across steps their first contents: made by all threads, copied meanwhile. Tensors that start from
-/// one stream, as weights and their master copies do, are made once.
-fn fill(gpu: &Gpu, step: &Step, tensors: &[Option<Slice>], seed: u64) -> Result<(), GpuError> {
-    let mut groups: Vec<(Start, Vec<usize>)> = Vec::new();
-    for (index, (tensor, slice)) in step.tensors.iter().zip(tensors).enumerate() {
-        let (Some(start), Some(slice)) = (tensor.start, slice) else { continue };
-        if start == Start::Zeros {
+/// Gives tensors that live across steps their first contents.
+fn fill(gpu: &Gpu, step: &Step, tensors: &[Option<Slice>], contents: &Contents) -> Result<(), GpuError> {
+    for (tensor, slice) in step.tensors.iter().zip(tensors) {
+        if let (Some(Start::Zeros), Some(slice)) = (tensor.start, slice) {
             gpu.fill(slice, 0)?;
-            continue;
-        }
-        let same = |(other, group): &&mut (Start, Vec<usize>)| {
-            let first = &step.tensors[group[0]];
-            *other == start && (&first.shape, first.elements()) == (&tensor.shape, tensor.elements())
-        };
-        match groups.iter_mut().find(same) {
-            Some((_, group)) => group.push(index),
-            None => groups.push((start, vec![index])),
         }
     }
-    let (give, take) = std::sync::mpsc::sync_channel::<(usize, usize, Buffer<f32>)>(PIECES_AHEAD);
-    std::thread::scope(|scope| {
-        // Slices stay on this thread: only contents are made on others.
-        scope.spawn(|| {
-            let give = give;
-            for (start, group) in &groups {
-                let elements = step.tensors[group[0]].elements();
-                for from in (0..elements).step_by(PIECE) {
-                    let range = from..elements.min(from + PIECE);
-                    let values = start::values::<f32>(&step.tensors[group[0]], *start, seed, range);
-                    for index in group {
-                        let rounded = Buffer::rounded(step.tensors[*index].dtype, &values);
-                        // The other side ends early only with an error of its own.
-                        if give.send((*index, from, rounded)).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
-        for (index, from, piece) in take {
-            let bytes = step.tensors[index].dtype.bytes();
-            let whole = slice(tensors, TensorId(u32::try_from(index).unwrap_or(u32::MAX)))?;
-            let Some(part) = whole.slice(from * bytes, piece.len() * bytes) else { continue };
-            gpu.upload_tensor(&part, piece.view())?;
-        }
-        Ok(())
-    })
+    for Piece { index, from, values } in contents.pieces() {
+        let bytes = step.tensors[index].dtype.bytes();
+        let whole = slice(tensors, TensorId(u32::try_from(index).unwrap_or(u32::MAX)))?;
+        let Some(part) = whole.slice(from * bytes, values.len() * bytes) else { continue };
+        gpu.upload_tensor(&part, values.view())?;
+    }
+    Ok(())
 }
 
 fn operands(tensors: &[Option<Slice>], node: &Node) -> Result<Vec<Slice>, GpuError> {
@@ -438,4 +407,30 @@ fn slice(tensors: &[Option<Slice>], id: TensorId) -> Result<&Slice, GpuError> {
         operand: format!("tensor {}", id.index()),
         what: "it has no place in memory: no op touches it".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Precision;
+    use crate::build::build;
+    use crate::config::{Compile, StepConfig, preset};
+    use crate::exec::Backend;
+    use crate::passes::pipeline;
+
+    #[test]
+    fn phases_follow_each_other_in_every_list() {
+        for precision in Precision::ALL {
+            for compile in [Compile::None, Compile::Full] {
+                let config = StepConfig { precision, ..StepConfig::example(preset("454m").unwrap(), 1, 2048) };
+                let step = pipeline(build(&config), &compile, Backend::Cuda).unwrap().step;
+                let what = format!("{} {compile}", precision.name());
+                assert!(step.ops.is_sorted_by_key(|node| node.phase), "{what}");
+                let [backward, optimiser] = bounds(&step.ops);
+                assert_eq!(step.ops[backward].phase, Phase::Backward, "{what}");
+                assert_eq!(step.ops[optimiser].phase, Phase::Optimiser, "{what}");
+                assert!(backward > 0 && optimiser > backward, "{what}");
+            }
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! What tensors hold before the first step, made by all threads in pieces that depend on nothing before them.
 
 use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rayon::prelude::*;
 use stepwatch_kernels::real::Real;
 use stepwatch_kernels::rope;
 use stepwatch_kernels::tensor::Buffer;
 
-use crate::ir::{Start, Tensor};
+use crate::ir::{Start, Step, Tensor};
 use crate::random::Random;
 
 /// Elements that one thread makes at a time; even, since normal numbers come in pairs.
@@ -47,12 +48,99 @@ pub fn values<R: Real>(tensor: &Tensor, start: Start, seed: u64, range: Range<us
     values
 }
 
+/// Which tensors any op works on, by index.
+#[must_use]
+pub fn touched(step: &Step) -> Vec<bool> {
+    let mut touched = vec![false; step.tensors.len()];
+    for node in step.init.iter().chain(&step.ops) {
+        node.operands.iter().for_each(|id| touched[id.index()] = true);
+    }
+    touched
+}
+
+/// Elements of a [`Piece`] at most, and how many pieces may wait: bounds the host's memory to about 2 GiB.
+const PIECE_ELEMENTS: usize = 1 << 23;
+const PIECES_AHEAD: usize = 64;
+
+/// Part of a tensor's initial contents.
+#[derive(Debug)]
+pub struct Piece {
+    /// Which tensor, by index.
+    pub index: usize,
+    /// Its first element.
+    pub from: usize,
+    /// Its values in the tensor's dtype.
+    pub values: Buffer<f32>,
+}
+
+/// The initial contents of a step's tensors, zeros left out, made by other threads while this one does something else.
+#[derive(Debug)]
+pub struct Contents {
+    take: Receiver<Piece>,
+}
+
+impl Contents {
+    /// Begins to make them.
+    #[must_use]
+    pub fn make(step: &Step, seed: u64) -> Self {
+        let mut groups: Vec<(Start, Vec<(usize, Tensor)>)> = Vec::new();
+        for (index, (tensor, touched)) in step.tensors.iter().zip(touched(step)).enumerate() {
+            let Some(start) = tensor.start.filter(|start| touched && *start != Start::Zeros) else { continue };
+            // Weights and their master copies start from one stream: it is made once.
+            match groups.iter_mut().find(|(other, group)| *other == start && group[0].1.shape == tensor.shape) {
+                Some((_, group)) => group.push((index, tensor.clone())),
+                None => groups.push((start, vec![(index, tensor.clone())])),
+            }
+        }
+        let (give, take) = sync_channel(PIECES_AHEAD);
+        std::thread::spawn(move || groups.iter().all(|(start, group)| give_all(*start, group, seed, &give)));
+        Self { take }
+    }
+
+    /// The pieces, as they come.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.take.iter()
+    }
+}
+
+/// Makes tensors that start alike, piece by piece; whether anybody still takes them.
+fn give_all(start: Start, group: &[(usize, Tensor)], seed: u64, give: &SyncSender<Piece>) -> bool {
+    let (_, first) = &group[0];
+    let mut starts = (0..first.elements()).step_by(PIECE_ELEMENTS);
+    starts.all(|from| {
+        let values = values::<f32>(first, start, seed, from..first.elements().min(from + PIECE_ELEMENTS));
+        let piece = |(index, tensor): &(usize, Tensor)| Piece {
+            index: *index,
+            from,
+            values: Buffer::rounded(tensor.dtype, &values),
+        };
+        group.iter().all(|tensor| give.send(piece(tensor)).is_ok())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use stepwatch_kernels::Dtype;
 
     use super::*;
+    use crate::build::build;
+    use crate::config::{StepConfig, preset};
     use crate::ir::TensorClass;
+
+    #[test]
+    fn pieces_make_every_tensor_that_does_not_start_from_zeros() {
+        let step = build(&StepConfig::example(preset("tiny").unwrap(), 1, 16));
+        let mut left: Vec<usize> = step.tensors.iter().map(Tensor::elements).collect();
+        for Piece { index, from, values } in Contents::make(&step, 3).pieces() {
+            let tensor = &step.tensors[index];
+            assert_eq!((from, &values), (0, &contents::<f32>(tensor, tensor.start.unwrap(), 3)), "{}", tensor.name);
+            left[index] -= values.len();
+        }
+        for ((tensor, left), touched) in step.tensors.iter().zip(left).zip(touched(&step)) {
+            let made = touched && tensor.start.is_some_and(|start| start != Start::Zeros);
+            assert_eq!(left == 0, made, "{}", tensor.name);
+        }
+    }
 
     #[test]
     fn pieces_are_the_whole_and_the_whole_is_the_stream() {
