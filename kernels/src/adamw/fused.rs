@@ -390,3 +390,75 @@ impl FusedKernel for Optimiser<'_> {
         Ok(calls)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adamw::Advance;
+    use crate::fused::{Hidden, Pattern};
+    use crate::op::Spec;
+    use crate::quantise::{Record, Scale};
+
+    /// One update of a matrix with a bf16 copy, the counter, and what follows the copy. Operands by their numbers: 0–6 of the
+    /// update, 7 the scale, 8 the history, 9 and 10 the casts; the amax is a temporary.
+    fn fused(rows: usize, cols: usize, follow: &[Op], operands: &[&[Local]]) -> Fused {
+        let spec = AdamW {
+            shape: vec![rows, cols],
+            gradient: Dtype::Bf16,
+            state: Dtype::F32,
+            copy: Some(Dtype::Bf16),
+            learning_rate: 1e-3,
+            warmup: 0,
+            weight_decay: 0.1,
+        };
+        let params = spec.signature();
+        let update = Part { op: Op::AdamW(spec), operands: (0..7).map(Local::External).collect() };
+        let advance = Part { op: Op::Advance(Advance {}), operands: vec![Local::External(2)] };
+        let others = follow.iter().zip(operands).map(|(op, at)| Part { op: op.clone(), operands: at.to_vec() });
+        let parts = [update, advance].into_iter().chain(others).collect();
+        let hidden = vec![Hidden { dtype: Dtype::F32, shape: vec![1] }];
+        Fused { pattern: Pattern::Optimiser, parts, params, hidden, unread: Vec::new() }
+    }
+
+    /// Which of the parts after the update and the counter the kernel takes.
+    fn taken(fused: &Fused) -> Option<Vec<bool>> {
+        let mut found = Optimiser { fused, weights: Vec::new(), advance: 0, format: Dtype::E4m3, taken: Vec::new() };
+        for part in &fused.parts {
+            let taken = found.take(part)?;
+            found.taken.push(taken);
+        }
+        found.rest_is_apart().then(|| found.taken[2..].to_vec())
+    }
+
+    #[test]
+    fn what_follows_a_weight_is_taken_or_left_to_a_launch_of_its_own() {
+        let (e, h) = (Local::External, Local::Hidden(0));
+        let tensor = |rows, cols| Tiling { rows, cols, granularity: Granularity::Tensor, axis: Axis::Rows };
+        let by_row = |rows, cols| Tiling { granularity: Granularity::Row, ..tensor(rows, cols) };
+        let amax = |tiling| Op::Amax(Amax { tiling, dtype: Dtype::Bf16 });
+        let cast = |tiling, transposed| {
+            let (dtype, format) = (Dtype::Bf16, Dtype::E4m3);
+            Op::Quantise(Quantise { tiling, dtype, format, row_major: true, transposed })
+        };
+        let record = Op::Record(Record {});
+        let scale = |rows| Op::Scale(Scale { shape: vec![rows], format: Dtype::E4m3, power_of_two: false });
+        let delayed: [&[Local]; 3] = [&[e(6), h], &[e(6), e(7), e(9), e(10)], &[h, e(2), e(8)]];
+        let rowwise: [&[Local]; 3] = [&[e(6), h], &[h, e(7)], &[e(6), e(7), e(9)]];
+        let check = |rows, cols, follow: &[Op], operands: &[&[Local]], expected: Option<&[bool]>| {
+            let fused = fused(rows, cols, follow, operands);
+            assert_eq!(taken(&fused).as_deref(), expected, "{rows} × {cols}");
+            assert_eq!(fused.variants().is_empty(), expected.is_none());
+        };
+        let of_delayed = |rows, cols| [amax(tensor(rows, cols)), cast(tensor(rows, cols), true), record.clone()];
+        let of_rows = |rows, cols| [amax(by_row(rows, cols)), scale(rows), cast(by_row(rows, cols), false)];
+        check(1024, 4096, &of_delayed(1024, 4096), &delayed, Some(&[true; 3]));
+        // No whole tiles.
+        check(37, 53, &of_delayed(37, 53), &delayed, Some(&[true, false, true]));
+        check(32, 1024, &of_rows(32, 1024), &rowwise, Some(&[true; 3]));
+        // A row that no chunk holds.
+        check(32, 14_336, &of_rows(32, 14_336), &rowwise, Some(&[false; 3]));
+        // The scale made of the kernel's own amax, which has no place in memory.
+        let current = [amax(tensor(32, 32)), scale(1), cast(tensor(32, 32), false)];
+        check(32, 32, &current, &rowwise, None);
+    }
+}

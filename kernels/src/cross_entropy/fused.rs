@@ -96,3 +96,61 @@ impl FusedKernel for Loss<'_> {
         Ok(vec![kernel.ready()?])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fused::{Hidden, Part, Pattern};
+    use crate::op::Spec;
+
+    /// Forward and backward of the same logits; the lse is a temporary.
+    fn fused(vocab: usize, padded: usize, dtype: Dtype) -> Fused {
+        let rows = 3;
+        let forward = Forward { rows, vocab, padded, dtype };
+        let at = Local::External;
+        let (mut params, lse) = (forward.signature(), Local::Hidden(0));
+        params.truncate(3);
+        let parts = vec![
+            Part { op: Op::CrossEntropyForward(forward), operands: vec![at(0), at(1), at(2), lse] },
+            Part {
+                op: Op::CrossEntropyBackward(Backward { rows, vocab, padded, dtype }),
+                operands: vec![at(1), lse, at(0)],
+            },
+        ];
+        let hidden = vec![Hidden { dtype: Dtype::F32, shape: vec![rows] }];
+        Fused { pattern: Pattern::Loss, parts, params, hidden, unread: Vec::new() }
+    }
+
+    #[test]
+    fn rows_that_fit_and_are_whole_packs_are_taken() {
+        // vocabulary, padded, dtype, kernel
+        let cases = [
+            (50_257, 50_304, Dtype::Bf16, Some("loss_bf16")),
+            (50_257, 50_304, Dtype::F32, Some("loss_fp32")),
+            (1000, 1000, Dtype::Bf16, Some("loss_bf16")),
+            (1000, 1004, Dtype::Bf16, None),
+            (1000, 1004, Dtype::F32, Some("loss_fp32")),
+            (128_256, 128_256, Dtype::Bf16, None),
+        ];
+        for (vocab, padded, dtype, kernel) in cases {
+            let variants = fused(vocab, padded, dtype).variants();
+            assert_eq!(variants.first().map(|variant| variant.name), kernel, "{vocab} of {padded} {dtype}");
+        }
+    }
+
+    #[test]
+    fn parts_of_different_tensors_are_not_taken() {
+        type Break = fn(&mut Fused);
+        let cases: [Break; 3] = [
+            |fused| fused.parts[1].operands.swap(0, 2),
+            |fused| fused.parts.swap(0, 1),
+            |fused| fused.parts.truncate(1),
+        ];
+        for change in cases {
+            let mut fused = fused(16, 16, Dtype::Bf16);
+            assert!(!fused.variants().is_empty());
+            change(&mut fused);
+            assert_eq!(fused.variants(), []);
+        }
+    }
+}

@@ -62,7 +62,7 @@ mod tests {
     use crate::precision::Granularity;
     use crate::quantise::{Amax, Axis, Quantise, Scale, Tiling};
     use crate::testing::{Random, Tensors};
-    use crate::{adamw, cross_entropy, residual, rmsnorm, swiglu};
+    use crate::{adamw, cross_entropy, gradient, residual, rmsnorm, swiglu};
 
     const ROWS: usize = 5;
     const DIM: usize = 32;
@@ -207,6 +207,31 @@ mod tests {
         assert_eq!(Op::Fused(fused.clone()).check().unwrap_err().to_string(), refused);
         fused.params.iter_mut().find(|param| param.name == "logits").unwrap().access = Access::Update;
         assert_equal_to_parts(&fused, &parts, &start);
+    }
+
+    #[test]
+    fn norm_of_three_gradients() {
+        let dtype = Dtype::Bf16;
+        let squares = |shape: Vec<usize>| Op::SumSquares(gradient::SumSquares { shape, dtype });
+        let parts: Vec<(Op, &[&str])> = vec![
+            (squares(vec![7]), &["g0", "sum0"]),
+            (squares(vec![3, 4]), &["g1", "sum1"]),
+            (squares(vec![20_000]), &["g2", "sum2"]),
+            (
+                Op::ClipScale(gradient::ClipScale { count: 3, max_norm: 1.0 }),
+                &["sum0", "sum1", "sum2", "norm", "scale"],
+            ),
+        ];
+        let mut random = Random::new(64);
+        let mut start = Tensors::new();
+        for (name, len) in [("g0", 7), ("g1", 12), ("g2", 20_000)] {
+            start.put(name, dtype, &random.normals(len));
+        }
+        for hidden in [&["sum0", "sum1", "sum2"] as &[&str], &["sum1"], &[]] {
+            let fused = fuse(Pattern::GradientNorm, &parts, hidden);
+            assert_eq!(fused.variants().len(), 1);
+            assert_equal_to_parts(&fused, &parts, &start);
+        }
     }
 
     #[test]
