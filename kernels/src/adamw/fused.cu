@@ -102,7 +102,6 @@ static __device__ __forceinline__ unsigned update_tile(
     const int row0 = (int)number / tiles * 128, col0 = (int)number % tiles * 64;
     const int row = row0 + down * 4, col = col0 + across * 8;
     unsigned largest = 0;
-    if (p.qt) __syncthreads();  // the last tile has been read
     if (row < p.rows && col < p.cols) {
         const float inverse = 1.0f / p.scale[0];
         unsigned words[8] = {};
@@ -146,7 +145,6 @@ static __device__ __forceinline__ void update_rows(
     const int each = CHUNK / p.cols, row0 = (int)number * each;
     const int rows = min(each, p.rows - row0), cols = p.cols, elements = rows * cols;
     const long long first = (long long)row0 * cols;
-    __syncthreads();  // the last chunk's maxima have been read
     for (int r = threadIdx.x; r < rows; r += THREADS) maxima[r] = 0;
     __syncthreads();
     const int lane = threadIdx.x & 31;
@@ -197,7 +195,7 @@ struct WeightMaximum {
     int padding;
 };
 
-// One block a weight, after the updates. No block of those waits for another: a fence a chunk took a quarter of their time.
+// One block a weight, after the updates, none of whose blocks waits for another.
 extern "C" __global__ void __launch_bounds__(THREADS) adamw_maxima(const WeightMaximum* maxima, const int* step) {
     __shared__ unsigned scratch[32];
     const WeightMaximum m = maxima[blockIdx.x];
@@ -218,11 +216,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw_all(
     unsigned* through, float epsilon, float most, Rates rates) {
     const int before = *(const volatile int*)step;
     const Moment now = moment(rates, before, clip[0]);
+#if CASTS
+    // In shared memory: registers are short, and what streams through the first-level cache would push it out of there.
+    __shared__ Parameter p;
+#endif
     for (int at = blockIdx.x; at < count; at += gridDim.x) {
         const Chunk chunk = chunks[at];
 #if CASTS
-        // Read anew after every store, which might change it for all that the compiler knows: cheaper than its registers.
-        const Parameter& p = parameters[chunk.parameter];
+        __syncthreads();  // the last chunk is done
+        if (threadIdx.x < sizeof(Parameter) / 8)
+            reinterpret_cast<long long*>(&p)[threadIdx.x] =
+                reinterpret_cast<const long long*>(parameters + chunk.parameter)[threadIdx.x];
+        __syncthreads();
         if (p.kind == ROWS) {
             update_rows(p, rates, now, chunk.number, epsilon, most);
         } else {

@@ -27,7 +27,7 @@ impl Launch for Forward {
 
 /// Threads of a block that sums rows, and stretches that the comparisons of tokens are cut into.
 const THREADS: usize = 128;
-const STRETCHES: usize = 8;
+const STRETCHES: usize = 32;
 
 impl Backward {
     /// Blocks that share a row.
