@@ -107,7 +107,7 @@ fn describe(text: &mut String, library: &Found) {
         None => {
             let version = library.version.as_deref().unwrap_or("version unknown");
             let path = library.path.as_deref().unwrap_or("path unknown");
-            let _ = writeln!(text, "  {name:<11}{version:<12}{path}");
+            let _ = writeln!(text, "  {name:<11}{version:<16}{path}");
         }
         Some(problem) => {
             let _ = writeln!(text, "  {name:<11}missing: {problem}");
@@ -201,7 +201,7 @@ mod tests {
         describe(&mut text, &found("nvrtc", None));
         assert_eq!(
             text,
-            "  cuDNN      missing: install it\n             costs: cells with `attention = \"cudnn\"` are skipped\n  NVRTC      9.19.0      /x\n"
+            "  cuDNN      missing: install it\n             costs: cells with `attention = \"cudnn\"` are skipped\n  NVRTC      9.19.0          /x\n"
         );
     }
 }
