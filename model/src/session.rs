@@ -223,10 +223,10 @@ impl Session {
         self.description.clone()
     }
 
-    /// Peak memory, bytes: on a GPU what is taken there, workspaces and kernels included; elsewhere what the plan places,
-    /// each tensor at its own dtype's size.
+    /// Peak memory, bytes: on a GPU what was allocated there, workspaces included (the driver's own and loaded kernels are
+    /// not, as in PyTorch's figure); elsewhere what the plan places, each tensor at its own dtype's size.
     #[must_use]
-    pub const fn peak_memory_bytes(&self) -> u64 {
+    pub fn peak_memory_bytes(&self) -> u64 {
         match &self.runner {
             Runner::Cuda { cuda, .. } => cuda.memory_bytes(),
             _ => self.plan.memory_bytes,

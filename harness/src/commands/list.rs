@@ -94,7 +94,7 @@ const ON_CPU: &str =
 const ON_CUDA: &str = "Times are a rough guess (250 TFLOP/s, a tenth of it in fp32); memory counts weights, states, activations and what \
                        executor and libraries take, as `peak_memory_bytes` does; a process's CUDA context takes about half a GiB more.";
 
-/// What the CUDA executor takes beside the step, bytes: 32 MiB of workspace for the products; the rest are loaded kernels and
+/// What the CUDA executor takes beside the step, bytes: 32 MiB of workspace for the products; the rest is
 /// cuDNN's scratch. It is what an H100 measured beyond what is placed (454m × 16 × 2048, bf16 36.12 GiB against 35.95).
 const BESIDE_THE_STEP: u64 = 170 << 20;
 

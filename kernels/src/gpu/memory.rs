@@ -14,14 +14,16 @@ use crate::tensor::{Buffer, View};
 #[derive(Debug)]
 struct Allocation {
     pointer: sys::CUdeviceptr,
+    bytes: usize,
     // Declared last: the memory goes before the context does.
-    _context: Rc<Context>,
+    context: Rc<Context>,
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
         // SAFETY: allocated once in `Gpu::allocate`, freed once here; the driver waits for work that uses it.
         let _ = unsafe { result::free_sync(self.pointer) };
+        self.context.gave_back(self.bytes);
     }
 }
 
@@ -67,7 +69,8 @@ impl Gpu {
             }
             _ => GpuError::driver("cuMemAlloc", error),
         })?;
-        let allocation = Rc::new(Allocation { pointer, _context: Rc::clone(self.context()) });
+        self.context().took(bytes);
+        let allocation = Rc::new(Allocation { pointer, bytes, context: Rc::clone(self.context()) });
         Ok(Slice { allocation, offset: 0, bytes })
     }
 

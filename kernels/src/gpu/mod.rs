@@ -16,7 +16,7 @@ mod prepared;
 pub mod probe;
 pub mod source;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -118,6 +118,20 @@ fn facts(ordinal: usize) -> Result<Facts, GpuError> {
 #[derive(Debug)]
 pub(crate) struct Context {
     device: sys::CUdevice,
+    /// Bytes allocated here and not yet freed, and the most that these ever were.
+    live_bytes: Cell<usize>,
+    peak_bytes: Cell<usize>,
+}
+
+impl Context {
+    fn took(&self, bytes: usize) {
+        self.live_bytes.set(self.live_bytes.get() + bytes);
+        self.peak_bytes.set(self.peak_bytes.get().max(self.live_bytes.get()));
+    }
+
+    fn gave_back(&self, bytes: usize) {
+        self.live_bytes.set(self.live_bytes.get().saturating_sub(bytes));
+    }
 }
 
 impl Drop for Context {
@@ -168,7 +182,7 @@ impl Gpu {
         // SAFETY: the handle comes from the driver; what is retained is released when the last `Rc<Context>` drops.
         let context = unsafe {
             let raw = result::primary_ctx::retain(device).map_err(failed("cuDevicePrimaryCtxRetain"))?;
-            let context = Rc::new(Context { device });
+            let context = Rc::new(Context { device, live_bytes: Cell::new(0), peak_bytes: Cell::new(0) });
             result::ctx::set_current(raw).map_err(failed("cuCtxSetCurrent"))?;
             context
         };
@@ -200,7 +214,13 @@ impl Gpu {
         *self.compiled.borrow()
     }
 
-    /// Free and total memory, bytes.
+    /// The most memory that was allocated here at once, bytes: workspaces included, the driver's own and loaded kernels not.
+    #[must_use]
+    pub fn peak_bytes(&self) -> usize {
+        self.context.peak_bytes.get()
+    }
+
+    /// Free and total memory, bytes; other processes' memory is in it, and what the driver has not yet taken back from them.
     ///
     /// # Errors
     /// If the driver does not answer.

@@ -52,6 +52,23 @@ fn more_memory_than_there_is_is_an_error_with_the_numbers() {
 
 #[test]
 #[ignore = "needs a GPU"]
+fn memory_is_counted_by_what_is_allocated_here() {
+    let gpu = open();
+    let one = gpu.allocate(1 << 20).unwrap();
+    drop(gpu.allocate(3 << 20).unwrap());
+    let part = one.slice(0, 16);
+    drop(one);
+    // The part keeps the whole: 1 + 2 MiB are less than what was there at once before.
+    let two = gpu.allocate(2 << 20).unwrap();
+    assert_eq!(gpu.peak_bytes(), 4 << 20);
+    drop(part);
+    let three = gpu.allocate(3 << 20).unwrap();
+    assert_eq!(gpu.peak_bytes(), 5 << 20);
+    drop((two, three));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
 fn the_clock_on_the_chip_agrees_with_its_events() {
     let gpu = open();
     let (before, after) = (Clocks::new(&gpu).unwrap(), Clocks::new(&gpu).unwrap());

@@ -84,7 +84,6 @@ pub struct Cuda {
     /// A point in the stream whose host time is known: `base_ns`.
     base: Event,
     base_ns: u64,
-    memory_bytes: u64,
     gpu: Gpu,
 }
 
@@ -119,7 +118,6 @@ impl Cuda {
             // An eager framework's allocator reuses memory too; addresses are fixed here either way.
             step = place(step);
         }
-        let (free_before, _) = gpu.memory()?;
         let tensors = allocate(&gpu, &step)?;
         let nodes = step.init.iter().chain(&step.ops);
         let scratch = gpu.allocate(nodes.map(|node| scratch_bytes(&node.op)).max().unwrap_or(0))?;
@@ -135,12 +133,9 @@ impl Cuda {
         let refused = if choices.graph { capture_all(&gpu, &ops, &mut free) } else { None };
         let is_graph = choices.graph && refused.is_none();
         let base = Event::new(&gpu)?;
-        let (free_after, _) = gpu.memory()?;
-        let memory_bytes = free_before.saturating_sub(free_after) as u64;
         let under_way = VecDeque::with_capacity(AHEAD);
         let base_ns = 0;
-        let mut cuda =
-            Self { step, ops, is_graph, refused, tensors, free, under_way, base, base_ns, memory_bytes, gpu };
+        let mut cuda = Self { step, ops, is_graph, refused, tensors, free, under_way, base, base_ns, gpu };
         fill(&cuda.gpu, &cuda.step, &cuda.tensors, &contents)?;
         cuda.feed(first)?;
         init.iter().try_for_each(|op| cuda.gpu.enqueue(op))?;
@@ -161,10 +156,10 @@ impl Cuda {
         &self.gpu
     }
 
-    /// Device memory that tensors, workspaces and loaded kernels take, bytes.
+    /// Device memory that tensors and workspaces took at most, bytes; loaded kernels and the context are not counted.
     #[must_use]
-    pub const fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+    pub fn memory_bytes(&self) -> u64 {
+        self.gpu.peak_bytes() as u64
     }
 
     /// The step it runs.
