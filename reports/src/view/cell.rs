@@ -3,6 +3,7 @@
 use serde::Serialize;
 use stepwatch_record::Cell;
 use stepwatch_record::figure::{CellFigures, Figure};
+use stepwatch_record::message::Ready;
 use stepwatch_record::plan::{Plan, PlanFile, Verification};
 use stepwatch_record::run::{End, Round, RoundRecord, Run};
 
@@ -339,6 +340,12 @@ fn verification_view(verification: &Verification) -> VerificationView {
     }
 }
 
+/// What a worker says it runs on, in one line.
+fn versions(ready: &Ready) -> Option<String> {
+    let all: Vec<String> = ready.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    (!all.is_empty()).then(|| clean::line(&all.join(", ")))
+}
+
 /// What the worker said when it was ready: in `prepare`, else in the first round that said it.
 fn device(parts: &Parts<'_>) -> Vec<Fact> {
     let of_rounds = parts.rounds.iter().find_map(|round| round.record.ready.as_ref());
@@ -350,6 +357,14 @@ fn device(parts: &Parts<'_>) -> Vec<Fact> {
         ("model parameters", count),
         ("linears in FP8", ready.fp8_linears.map(|n| n.to_string())),
         ("model work a token", ready.flops_per_token.map(|flops| format::quantity(Hint::Plain, "FLOP", flops))),
+        ("compilation alone", ready.compile_seconds.map(|seconds| format::quantity(Hint::Duration, "s", seconds))),
+        ("graph breaks", ready.graph_breaks.map(|n| n.to_string())),
+        // Of the built-in step it stands with the verification.
+        (
+            "loss of step 0",
+            ready.loss.filter(|_| parts.plan.is_none()).map(|loss| format!("{} nats", format::number(loss))),
+        ),
+        ("versions", versions(ready)),
     ];
     all.into_iter().filter_map(|(name, value)| value.map(|value| fact(name, value))).collect()
 }
