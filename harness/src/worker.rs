@@ -115,6 +115,8 @@ fn measure(
         ..running.describe()
     };
     send(line, &FromWorker::Ready(ready))?;
+    // A step allocates nothing once it has run, and the canary's memory is no memory of the step's.
+    let peak_memory_bytes = running.peak_memory_bytes();
     canary(&running, line)?;
     let mut batch = Batch::new(tokens);
     let mut last = first;
@@ -137,12 +139,8 @@ fn measure(
     let steps = take(running.drain()?, &mut batch);
     batch.send(line)?;
     canary(&running, line)?;
-    let finished = Finished {
-        steps,
-        loss: Some(last.loss),
-        peak_memory_bytes: Some(running.peak_memory_bytes()),
-        cast_overflows: None,
-    };
+    let finished =
+        Finished { steps, loss: Some(last.loss), peak_memory_bytes: Some(peak_memory_bytes), cast_overflows: None };
     send(line, &FromWorker::Finished(finished))?;
     Ok(())
 }

@@ -92,10 +92,11 @@ pub fn text(scenario: &Scenario) -> String {
 const ON_CPU: &str =
     "Times are a rough guess (10 GFLOP/s, a 2-core CPU); memory counts weights, states and activations.";
 const ON_CUDA: &str = "Times are a rough guess (250 TFLOP/s, a tenth of it in fp32); memory counts weights, states, activations and what \
-                       executor and libraries take, as `peak_memory_bytes` does; a process's CUDA context takes about half a GiB more.";
+                       executor and libraries take; a process's CUDA context takes about half a GiB more.";
 
-/// What the CUDA executor takes beside the step, bytes: 32 MiB of workspace for the products; the rest is
-/// cuDNN's scratch. It is what an H100 measured beyond what is placed (454m × 16 × 2048, bf16 36.12 GiB against 35.95).
+/// What the CUDA executor takes beside the step, bytes: 32 MiB of workspace for the products, cuDNN's scratch, loaded kernels.
+/// It is what an H100 had less of free memory beyond what is placed (454m × 16 × 2048, bf16: 36.12 GiB against 35.95);
+/// `peak_memory_bytes` leaves the kernels out and is lower by less than 0.5 %.
 const BESIDE_THE_STEP: u64 = 170 << 20;
 
 /// Start of a worker process until its first step, seconds: a guess.
