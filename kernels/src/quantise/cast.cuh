@@ -23,7 +23,7 @@ static __device__ __forceinline__ uint2 cast_pack(const uint4& pack, float inver
 }
 
 // Four rows of four bytes become four columns, row 0 in the lowest byte.
-static __device__ __forceinline__ void transpose_bytes(unsigned a, unsigned b, unsigned c, unsigned d, unsigned (&out)[4]) {
+static __device__ __forceinline__ void transpose_bytes(unsigned a, unsigned b, unsigned c, unsigned d, unsigned* out) {
     const unsigned low_ab = __byte_perm(a, b, 0x5140), low_cd = __byte_perm(c, d, 0x5140);
     const unsigned high_ab = __byte_perm(a, b, 0x7362), high_cd = __byte_perm(c, d, 0x7362);
     out[0] = __byte_perm(low_ab, low_cd, 0x5410);
@@ -39,9 +39,13 @@ struct TransposedTile {
     static constexpr int SPREAD = 32 / ACROSS;
     alignas(16) unsigned words[ACROSS * 8 * WORDS];
 
-    // Rows 4·word … 4·word + 3 of column `8 * across + j`.
-    __device__ __forceinline__ void put(int across, int j, int word, unsigned rows) {
-        words[(across * 8 + j) * WORDS + (word ^ (SPREAD * across))] = rows;
+    // Rows 4·word … 4·word + 3 of 8 columns, a row in each pair of words.
+    __device__ __forceinline__ void put(int across, int word, const uint2 (&rows)[4]) {
+        unsigned columns[8];
+        transpose_bytes(rows[0].x, rows[1].x, rows[2].x, rows[3].x, columns);
+        transpose_bytes(rows[0].y, rows[1].y, rows[2].y, rows[3].y, columns + 4);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) words[(across * 8 + j) * WORDS + (word ^ (SPREAD * across))] = columns[j];
     }
 
     // Rows 16·chunk … 16·chunk + 15 of a column.

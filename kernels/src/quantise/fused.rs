@@ -55,13 +55,11 @@ impl FusedKernel for Scales<'_> {
             // A float, filled up to the structure's alignment.
             bytes.extend(u64::from(largest(spec.format).to_bits()).to_le_bytes());
         }
-        let table = gpu.allocate(bytes.len())?;
-        gpu.upload(&table, &bytes)?;
         let kernel = self.variants()[0]
             .kernel(gpu)?
             .block(32)
             .grid(self.all.len().div_ceil(32), 1)
-            .table(table)
+            .table(gpu.table(&bytes)?)
             .int(self.all.len())
             .int(DELAYED_HISTORY)
             .float(AMAX_EPSILON);
@@ -191,15 +189,18 @@ impl FusedKernel for Cast {
 }
 
 impl Cast {
-    /// Scale, whether in powers of two, and the format's largest value.
-    fn scaling(&self) -> (Option<Local>, bool, f32) {
-        match self.epilogue.cast {
-            Some(Casting { scaling: Scaling::Own { scale, power_of_two }, format, .. }) => {
-                (Some(scale), power_of_two, largest(format))
-            }
-            Some(Casting { scaling: Scaling::Given(scale), format, .. }) => (Some(scale), false, largest(format)),
-            None => (None, false, 1.0),
-        }
+    fn scale(&self) -> Option<Local> {
+        let (Scaling::Given(scale) | Scaling::Own { scale, .. }) = self.epilogue.cast?.scaling;
+        Some(scale)
+    }
+
+    /// `struct Rule` of `scale.cuh`.
+    fn rule(&self) -> Vec<u8> {
+        let cast = self.epilogue.cast;
+        let power_of_two = matches!(cast, Some(Casting { scaling: Scaling::Own { power_of_two: true, .. }, .. }));
+        let largest = cast.map_or(1.0, |cast| largest(cast.format));
+        let words = [AMAX_EPSILON.to_bits(), largest.to_bits(), u32::from(power_of_two)];
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// The maxima that are read, or stored beside the scales.
@@ -216,29 +217,25 @@ impl Cast {
         segments: usize,
     ) -> Result<Vec<Call>, GpuError> {
         let Epilogue { rows, cols, cast, .. } = self.epilogue;
-        let (scale, power_of_two, largest) = self.scaling();
         let per_row = cols.div_ceil(width);
         let kernel = self.variants()[0]
             .kernel(gpu)?
             .grid((rows * per_row).div_ceil(MOST_THREADS / threads * segments), 1)
             .pointer(bound.pointer(self.x))
             .pointer(bound.optional(cast.and_then(|cast| cast.q)))
-            .pointer(bound.optional(scale))
+            .pointer(bound.optional(self.scale()))
             .pointer(bound.optional(self.amax()))
             .int(rows * per_row)
             .int(per_row)
             .int(width)
             .int(cols)
-            .float(AMAX_EPSILON)
-            .float(largest)
-            .int(usize::from(power_of_two));
+            .structure(&self.rule());
         Ok(vec![kernel.ready()?])
     }
 
     /// The tile kernel with all arguments but its two structures.
     fn tiles(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Kernel, GpuError> {
         let Epilogue { rows, cols, cast, .. } = self.epilogue;
-        let (scale, power_of_two, largest) = self.scaling();
         let (row_stride, col_stride) = match (self.plan, self.epilogue.axis) {
             (Plan::Blocks, Axis::Rows) => (cols.div_ceil(BLOCK), 1),
             (Plan::Blocks | Plan::ColumnBlocks, _) => (1, rows.div_ceil(BLOCK)),
@@ -250,15 +247,13 @@ impl Cast {
             .pointer(bound.pointer(self.x))
             .pointer(bound.optional(cast.and_then(|cast| cast.q)))
             .pointer(bound.optional(cast.and_then(|cast| cast.qt)))
-            .pointer(bound.optional(scale))
+            .pointer(bound.optional(self.scale()))
             .pointer(bound.optional(self.amax()))
             .int(rows)
             .int(cols)
             .int(row_stride)
             .int(col_stride)
-            .float(AMAX_EPSILON)
-            .float(largest)
-            .int(usize::from(power_of_two));
+            .structure(&self.rule());
         Ok(kernel)
     }
 

@@ -25,8 +25,7 @@ static __device__ __forceinline__ unsigned of_segment(unsigned largest, unsigned
 
 // x and q: rows × cols, cols a multiple of 8; `per_row` segments of `width` columns in each row, the last one perhaps shorter.
 extern "C" __global__ void __launch_bounds__(256) cast_rows(
-    const bf16* x, FORMAT* q, float* scale, float* amax, int segments, int per_row, int width, int cols, float epsilon,
-    float largest, int power_of_two) {
+    const bf16* x, FORMAT* q, float* scale, float* amax, int segments, int per_row, int width, int cols, Rule rule) {
     __shared__ unsigned scratch[SEGMENTS][8];
     const int group = threadIdx.x / THREADS, lane = threadIdx.x % THREADS;
     const int first = blockIdx.x * (GROUPS * SEGMENTS) + group;
@@ -55,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(256) cast_rows(
                                                  larger_pair(magnitudes(pack.z), magnitudes(pack.w))));
         }
         const float most = __uint_as_float(of_segment(larger_of_pair(pair), scratch[s]));
-        const float own = scale_of(most, epsilon, largest, power_of_two != 0), inverse = 1.0f / own;
+        const float own = rule.scale(most), inverse = 1.0f / own;
         if (lane == 0 && length[s] > 0) {
             scale[first + s * GROUPS] = own;
             if (amax) amax[first + s * GROUPS] = most;

@@ -39,68 +39,41 @@ static __device__ __forceinline__ unsigned acquire(const unsigned* from) {
     return value;
 }
 
-// The largest magnitude of each of the tile's columns, as bits of floats, into `peaks`; ends with everybody seeing them.
-static __device__ __forceinline__ void column_peaks(
-    unsigned (&pairs)[4], unsigned (*partial)[TILE_COLS / 2], unsigned* peaks) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-#pragma unroll
-    for (int word = 0; word < 4; ++word) {
-#pragma unroll
-        for (int step = ACROSS; step < 32; step <<= 1)
-            pairs[word] = larger_pair(pairs[word], __shfl_xor_sync(0xffffffffu, pairs[word], step));
-        if (lane < ACROSS) partial[warp][lane * 4 + word] = pairs[word];
-    }
-    __syncthreads();
-    if (threadIdx.x < TILE_COLS) {
-        unsigned pair = 0;
-#pragma unroll
-        for (int other = 0; other < WARPS; ++other) pair = larger_pair(pair, partial[other][threadIdx.x >> 1]);
-        peaks[threadIdx.x] = (threadIdx.x & 1) ? pair & 0xffff0000u : pair << 16;
-    }
-    __syncthreads();
-}
-
-// x and q: rows × cols, qt: cols × rows, both multiples of 16. The scale of a block or column of 128 is number
-// row block * row_stride + column (block) * col_stride. `scale` is read where it was given and written elsewhere; `amax` is read
-// where it is current, and else written if it is there.
-extern "C" __global__ void __launch_bounds__(256, 4) cast_tiles(
-    const bf16* x, FORMAT* q, FORMAT* qt, float* scale, float* amax, int rows, int cols, int row_stride, int col_stride,
-    float epsilon, float largest, int power_of_two, Maximum maximum, Panels panels) {
-    __shared__ TransposedTile<ACROSS, TRANSPOSED ? WORDS : 4> tile;
-    __shared__ unsigned partial[WARPS][TILE_COLS / 2];
-    __shared__ unsigned peaks[TILE_COLS];
-    __shared__ float inverses[TILE_COLS];
-    __shared__ unsigned scratch[32];
-
-    int tile_row = blockIdx.y, tile_col = blockIdx.x;
-    unsigned half = 0;
-    if constexpr (KIND == COLUMNS) {
-        if (threadIdx.x == 0) scratch[0] = atomicAdd(panels.tickets, 1u);
-        __syncthreads();
-        const unsigned ticket = scratch[0] & 0x7fffffffu;
-        half = scratch[0] >> 31;
-        tile_col = (int)ticket / panels.row_tiles;
-        tile_row = (int)ticket - tile_col * panels.row_tiles;
-        if (threadIdx.x == 0 && ticket == gridDim.x - 1) *panels.tickets = (half ^ (unsigned)panels.casts) << 31;
-    }
-    const int across = threadIdx.x % ACROSS, down = threadIdx.x / ACROSS;
-    const int row0 = tile_row * TILE_ROWS, col0 = tile_col * TILE_COLS;
-    const int col = col0 + across * 8;
-    const long long from = (long long)(row0 + down * 4) * cols + col;
-
+// A tile of x and this thread's part of it: 8 columns, 4 rows twice.
+struct Tile {
+    int rows, cols;
+    int row0, col0;
+    int across, down;
     uint4 packs[2][4];
+
+    __device__ __forceinline__ Tile(int rows, int cols, int tile_row, int tile_col)
+        : rows(rows), cols(cols), row0(tile_row * TILE_ROWS), col0(tile_col * TILE_COLS), across(threadIdx.x % ACROSS),
+          down(threadIdx.x / ACROSS) {}
+
+    // Rows and columns are multiples of 16: 4 rows and 8 columns are inside together.
+    __device__ __forceinline__ bool inside(int h) const {
+        return row0 + (h * DOWN + down) * 4 < rows && col0 + across * 8 < cols;
+    }
+
+    __device__ __forceinline__ long long offset(int h, int r) const {
+        return (long long)(row0 + (h * DOWN + down) * 4 + r) * cols + col0 + across * 8;
+    }
+
+    __device__ __forceinline__ void load(const bf16* x) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        const bool inside = row0 + (h * DOWN + down) * 4 < rows && col < cols;
+        for (int h = 0; h < 2; ++h) {
 #pragma unroll
-        for (int r = 0; r < 4; ++r) {
-            packs[h][r] = uint4{0, 0, 0, 0};
-            if (inside) packs[h][r] = *reinterpret_cast<const uint4*>(x + from + (long long)(h * DOWN * 4 + r) * cols);
+            for (int r = 0; r < 4; ++r) {
+                packs[h][r] = uint4{0, 0, 0, 0};
+                if (inside(h)) packs[h][r] = *reinterpret_cast<const uint4*>(x + offset(h, r));
+            }
         }
     }
 
-    unsigned pairs[4] = {};
-    if constexpr (KIND != CURRENT) {
+    // The largest magnitudes of the thread's columns, two in a word.
+    __device__ __forceinline__ void peaks(unsigned (&pairs)[4]) const {
+#pragma unroll
+        for (int word = 0; word < 4; ++word) pairs[word] = 0;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
 #pragma unroll
@@ -112,103 +85,157 @@ extern "C" __global__ void __launch_bounds__(256, 4) cast_tiles(
             }
         }
     }
-    const unsigned most = larger_of_pair(larger_pair(larger_pair(pairs[0], pairs[1]), larger_pair(pairs[2], pairs[3])));
 
-    float inverse[8];
-    float one = 0.0f;
-    if constexpr (KIND == GIVEN) {
-        if (ROW_MAJOR || TRANSPOSED) one = 1.0f / scale[0];
-    }
-    if constexpr (KIND == CURRENT) {
-        const float own = scale_of(amax[0], epsilon, largest, power_of_two != 0);
-        if (threadIdx.x == 0 && tile_row == 0 && tile_col == 0) scale[0] = own;
-        one = 1.0f / own;
-    }
-    if constexpr (KIND == BLOCKS) {
-        const float of_block = __uint_as_float(block_reduce<Max>(most, scratch));
-        const float own = scale_of(of_block, epsilon, largest, power_of_two != 0);
-        const int index = tile_row * row_stride + tile_col * col_stride;
-        if (threadIdx.x == 0) {
-            scale[index] = own;
-            if (amax) amax[index] = of_block;
-        }
-        one = 1.0f / own;
-    }
-    if constexpr (KIND == COLUMN_BLOCKS || KIND == COLUMNS) {
-        const int own_col = col0 + threadIdx.x;
-        const bool owns = threadIdx.x < TILE_COLS && own_col < cols;
-        unsigned* cells = panels.cells + half * (panels.panels * TILE_COLS) + col0;
-        if (KIND == COLUMN_BLOCKS || panels.takes_maxima) column_peaks(pairs, partial, peaks);
-        if constexpr (KIND == COLUMNS) {
-            unsigned* arrived = panels.arrived + half * panels.panels + tile_col;
-            if (panels.takes_maxima && owns) atomicMax(&cells[threadIdx.x], peaks[threadIdx.x]);
-            if (!panels.casts) return;
-            if (panels.takes_maxima) {
-                __syncthreads();
-                if (threadIdx.x == 0) {
-                    __threadfence();
-                    atomicAdd(arrived, 1u);
-                    while (acquire(arrived) < (unsigned)panels.row_tiles) __nanosleep(32);
-                    __threadfence();
-                }
-                __syncthreads();
-            }
-            if (tile_row == 0) {
-                // Nobody reads the other half before the next launch.
-                if (threadIdx.x < TILE_COLS) panels.cells[(half ^ 1) * (panels.panels * TILE_COLS) + col0 + threadIdx.x] = 0;
-                if (threadIdx.x == 0) panels.arrived[(half ^ 1) * panels.panels + tile_col] = 0;
-            }
-        }
-        if (owns) {
-            const unsigned bits = KIND == COLUMNS ? *(volatile unsigned*)&cells[threadIdx.x] : peaks[threadIdx.x];
-            const float own = scale_of(__uint_as_float(bits), epsilon, largest, power_of_two != 0);
-            inverses[threadIdx.x] = 1.0f / own;
-            if (KIND == COLUMN_BLOCKS || tile_row == 0) {
-                const int index = tile_row * row_stride + own_col * col_stride;
-                scale[index] = own;
-                if (amax) amax[index] = __uint_as_float(bits);
-            }
-        }
-        __syncthreads();
-#pragma unroll
-        for (int j = 0; j < 8; ++j) inverse[j] = inverses[across * 8 + j];
-    } else {
-#pragma unroll
-        for (int j = 0; j < 8; ++j) inverse[j] = one;
+    __device__ __forceinline__ unsigned peak() const {
+        unsigned pairs[4];
+        peaks(pairs);
+        return larger_of_pair(larger_pair(larger_pair(pairs[0], pairs[1]), larger_pair(pairs[2], pairs[3])));
     }
 
-    if constexpr (ROW_MAJOR || TRANSPOSED) {
+    // Casts and writes; every thread of the block calls it.
+    __device__ __forceinline__ void store(FORMAT* q, FORMAT* qt, const float (&inverse)[8]) const {
+        __shared__ TransposedTile<ACROSS, TRANSPOSED ? WORDS : 4> tile;
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            const bool inside = row0 + (h * DOWN + down) * 4 < rows && col < cols;
             uint2 bytes[4];
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
                 bytes[r] = cast_pack<FORMAT>(packs[h][r], inverse);
-                if (ROW_MAJOR && inside)
-                    *reinterpret_cast<uint2*>(q + from + (long long)(h * DOWN * 4 + r) * cols) = bytes[r];
+                if (ROW_MAJOR && inside(h)) *reinterpret_cast<uint2*>(q + offset(h, r)) = bytes[r];
             }
-            if constexpr (TRANSPOSED) {
-                unsigned columns[4];
-                transpose_bytes(bytes[0].x, bytes[1].x, bytes[2].x, bytes[3].x, columns);
+            if constexpr (TRANSPOSED) tile.put(across, h * DOWN + down, bytes);
+        }
+        if constexpr (TRANSPOSED) {
+            constexpr int CHUNKS = WORDS / 4;  // of 16 rows
+            __syncthreads();
 #pragma unroll
-                for (int j = 0; j < 4; ++j) tile.put(across, j, h * DOWN + down, columns[j]);
-                transpose_bytes(bytes[0].y, bytes[1].y, bytes[2].y, bytes[3].y, columns);
-#pragma unroll
-                for (int j = 0; j < 4; ++j) tile.put(across, j + 4, h * DOWN + down, columns[j]);
+            for (int i = 0; i < TILE_COLS * CHUNKS / 256; ++i) {
+                const int column = (i * 256 + threadIdx.x) / CHUNKS, chunk = threadIdx.x % CHUNKS;
+                if (col0 + column < cols && row0 + chunk * 16 < rows)
+                    *reinterpret_cast<uint4*>(qt + (long long)(col0 + column) * rows + row0 + chunk * 16) =
+                        tile.get(column, chunk);
             }
         }
     }
-    if constexpr (TRANSPOSED) {
+};
+
+// The largest magnitude of column `threadIdx.x` of the tile, as the bits of a float, in the threads that have one.
+static __device__ __forceinline__ unsigned column_peak(const Tile& tile) {
+    __shared__ unsigned partial[WARPS][TILE_COLS / 2];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    unsigned pairs[4];
+    tile.peaks(pairs);
+#pragma unroll
+    for (int word = 0; word < 4; ++word) {
+#pragma unroll
+        for (int step = ACROSS; step < 32; step <<= 1)
+            pairs[word] = larger_pair(pairs[word], __shfl_xor_sync(0xffffffffu, pairs[word], step));
+        if (lane < ACROSS) partial[warp][lane * 4 + word] = pairs[word];
+    }
+    __syncthreads();
+    unsigned pair = 0;
+    if (threadIdx.x < TILE_COLS) {
+#pragma unroll
+        for (int other = 0; other < WARPS; ++other) pair = larger_pair(pair, partial[other][threadIdx.x >> 1]);
+    }
+    return (threadIdx.x & 1) ? pair & 0xffff0000u : pair << 16;
+}
+
+// Adds the tile's maxima to its panel's, waits for the panel's other tiles, and returns the maximum of column `threadIdx.x`.
+static __device__ __forceinline__ unsigned panel_peak(const Tile& tile, const Panels& panels, unsigned half, int panel) {
+    const int all = panels.panels * TILE_COLS, cell = panel * TILE_COLS + threadIdx.x;
+    const bool owns = threadIdx.x < TILE_COLS;
+    unsigned* arrived = panels.arrived + half * panels.panels + panel;
+    if (panels.takes_maxima) {
+        const unsigned peak = column_peak(tile);
+        if (owns) atomicMax(&panels.cells[half * all + cell], peak);
+    }
+    if (!panels.casts) return 0;
+    if (panels.takes_maxima) {
         __syncthreads();
-        constexpr int CHUNKS = WORDS / 4;
-#pragma unroll
-        for (int i = 0; i < TILE_COLS * CHUNKS / 256; ++i) {
-            const int column = (i * 256 + threadIdx.x) / CHUNKS, chunk = threadIdx.x % CHUNKS;
-            if (col0 + column < cols && row0 + chunk * 16 < rows)
-                *reinterpret_cast<uint4*>(qt + (long long)(col0 + column) * rows + row0 + chunk * 16) =
-                    tile.get(column, chunk);
+        if (threadIdx.x == 0) {
+            __threadfence();
+            atomicAdd(arrived, 1u);
+            while (acquire(arrived) < (unsigned)panels.row_tiles) __nanosleep(32);
+            __threadfence();
+        }
+        __syncthreads();
+    }
+    if (tile.row0 == 0) {
+        // Nobody reads the other half before the next launch.
+        if (owns) panels.cells[(half ^ 1) * all + cell] = 0;
+        if (threadIdx.x == 0) panels.arrived[(half ^ 1) * panels.panels + panel] = 0;
+    }
+    return owns ? *(volatile unsigned*)&panels.cells[half * all + cell] : 0;
+}
+
+// Factors of the thread's 8 columns, each column with its own scale, which is written once.
+static __device__ __forceinline__ void column_scales(
+    const Tile& tile, unsigned peak, const Rule& rule, float* scale, float* amax, bool writes, int first, int stride,
+    float (&inverse)[8]) {
+    __shared__ float inverses[TILE_COLS];
+    const int col = tile.col0 + threadIdx.x;
+    if (threadIdx.x < TILE_COLS && col < tile.cols) {
+        const float own = rule.scale(__uint_as_float(peak));
+        inverses[threadIdx.x] = 1.0f / own;
+        if (writes) {
+            scale[first + col * stride] = own;
+            if (amax) amax[first + col * stride] = __uint_as_float(peak);
         }
     }
-    if constexpr (KIND == GIVEN) finish(most, maximum, scratch);
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < 8; ++j) inverse[j] = inverses[tile.across * 8 + j];
+}
+
+// x and q: rows × cols, qt: cols × rows, both multiples of 16. The scale of a block or of 128 rows of a column is number
+// row block * row_stride + column (block) * col_stride. `scale` is read where it was given and written elsewhere; `amax` is read
+// where it is current, and else written if it is there.
+extern "C" __global__ void __launch_bounds__(256, 4) cast_tiles(
+    const bf16* x, FORMAT* q, FORMAT* qt, float* scale, float* amax, int rows, int cols, int row_stride, int col_stride,
+    Rule rule, Maximum maximum, Panels panels) {
+    __shared__ unsigned scratch[32];
+    int tile_row = blockIdx.y, tile_col = blockIdx.x;
+    unsigned half = 0;
+    if constexpr (KIND == COLUMNS) {
+        if (threadIdx.x == 0) scratch[0] = atomicAdd(panels.tickets, 1u);
+        __syncthreads();
+        const unsigned ticket = scratch[0] & 0x7fffffffu;
+        half = scratch[0] >> 31;
+        tile_col = (int)ticket / panels.row_tiles;
+        tile_row = (int)ticket - tile_col * panels.row_tiles;
+        if (threadIdx.x == 0 && ticket == gridDim.x - 1) *panels.tickets = (half ^ (unsigned)panels.casts) << 31;
+    }
+    Tile tile(rows, cols, tile_row, tile_col);
+    tile.load(x);
+
+    float inverse[8];
+    const unsigned of_tile = KIND == GIVEN || KIND == BLOCKS ? tile.peak() : 0;
+    if constexpr (KIND == COLUMNS) {
+        const unsigned peak = panel_peak(tile, panels, half, tile_col);
+        if (!panels.casts) return;
+        column_scales(tile, peak, rule, scale, amax, tile_row == 0, 0, 1, inverse);
+    } else if constexpr (KIND == COLUMN_BLOCKS) {
+        column_scales(tile, column_peak(tile), rule, scale, amax, true, tile_row * row_stride, col_stride, inverse);
+    } else {
+        float one = 0.0f;
+        if constexpr (KIND == GIVEN) {
+            if (ROW_MAJOR || TRANSPOSED) one = scale[0];
+        } else if constexpr (KIND == CURRENT) {
+            one = rule.scale(amax[0]);
+            if (threadIdx.x == 0 && tile_row == 0 && tile_col == 0) scale[0] = one;
+        } else {
+            const float of_block = __uint_as_float(block_reduce<Max>(of_tile, scratch));
+            const int index = tile_row * row_stride + tile_col * col_stride;
+            one = rule.scale(of_block);
+            if (threadIdx.x == 0) {
+                scale[index] = one;
+                if (amax) amax[index] = of_block;
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 8; ++j) inverse[j] = 1.0f / one;
+    }
+    tile.store(q, qt, inverse);
+    if constexpr (KIND == GIVEN) finish(of_tile, maximum, scratch);
 }

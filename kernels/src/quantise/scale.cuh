@@ -33,6 +33,14 @@ static __device__ __forceinline__ float scale_of(float amax, float epsilon, floa
     return __uint_as_float(exponent + 0x00800000u);
 }
 
+// How a launch makes scales.
+struct Rule {
+    float epsilon, largest;
+    int power_of_two;
+
+    __device__ __forceinline__ float scale(float amax) const { return scale_of(amax, epsilon, largest, power_of_two != 0); }
+};
+
 // One maximum over a tensor that all blocks of a launch see parts of. `cell` and `done` are the launch's own, zero before and
 // after it, so that no fill comes before it. The last block leaves the maximum where it is wanted: in `amax`, or in the
 // history of delayed scaling at its step; either may be null.

@@ -56,15 +56,7 @@ extern "C" __global__ void __launch_bounds__(256) transpose_bytes_tiles(
         }
     }
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        unsigned columns[4];
-        transpose_bytes(bytes[h][0].x, bytes[h][1].x, bytes[h][2].x, bytes[h][3].x, columns);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) tile.put(across, j, h * 16 + down, columns[j]);
-        transpose_bytes(bytes[h][0].y, bytes[h][1].y, bytes[h][2].y, bytes[h][3].y, columns);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) tile.put(across, j + 4, h * 16 + down, columns[j]);
-    }
+    for (int h = 0; h < 2; ++h) tile.put(across, h * 16 + down, bytes[h]);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
