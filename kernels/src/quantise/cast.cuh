@@ -39,13 +39,18 @@ struct TransposedTile {
     static constexpr int SPREAD = 32 / ACROSS;
     alignas(16) unsigned words[ACROSS * 8 * WORDS];
 
-    // Rows 4·word … 4·word + 3 of 8 columns, a row in each pair of words.
+    // Rows 4·word … 4·word + 3 of column `8 * across + j`.
+    __device__ __forceinline__ void put(int across, int j, int word, unsigned rows) {
+        words[(across * 8 + j) * WORDS + (word ^ (SPREAD * across))] = rows;
+    }
+
+    // The same of 8 columns, given row by row.
     __device__ __forceinline__ void put(int across, int word, const uint2 (&rows)[4]) {
         unsigned columns[8];
         transpose_bytes(rows[0].x, rows[1].x, rows[2].x, rows[3].x, columns);
         transpose_bytes(rows[0].y, rows[1].y, rows[2].y, rows[3].y, columns + 4);
 #pragma unroll
-        for (int j = 0; j < 8; ++j) words[(across * 8 + j) * WORDS + (word ^ (SPREAD * across))] = columns[j];
+        for (int j = 0; j < 8; ++j) put(across, j, word, columns[j]);
     }
 
     // Rows 16·chunk … 16·chunk + 15 of a column.

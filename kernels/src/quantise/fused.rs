@@ -13,13 +13,18 @@ use super::launch::{SOURCE, largest};
 use super::{Axis, DelayedScale};
 
 static TILES: Source = Source { name: "fused_tiles.cu", text: include_str!("fused_tiles.cu") };
+static COLUMNS: Source = Source { name: "fused_columns.cu", text: include_str!("fused_columns.cu") };
 static ROWS: Source = Source { name: "fused_rows.cu", text: include_str!("fused_rows.cu") };
 
 /// Elements along a side of a block, and of a tile.
 const BLOCK: usize = 128;
 
-/// Tiles where a scale covers a column: rows and columns.
-const TALL: (usize, usize) = (256, 64);
+/// Where a scale covers a column: rows of a tile's section, and columns of a tile.
+const SECTION: usize = 256;
+const PANEL: usize = 64;
+
+/// Elements from which on tiles have two sections: then more of them wait than a chip holds in registers.
+const TWO_SECTIONS: usize = 1 << 24;
 
 /// Tiles of one panel per multiprocessor that wait for each other: fewer than the 4 that are there at a time.
 const WAITING: usize = 3;
@@ -78,8 +83,8 @@ enum Plan {
     Blocks,
     /// Scales over 128 rows of a column.
     ColumnBlocks,
-    /// Scales over columns.
-    Columns,
+    /// Scales over columns, by tiles of so many sections.
+    Columns { sections: usize },
     /// Scales over `width` columns of a row: that many threads hold them, with so many packs of 8 columns each, so many at once.
     Rows { width: usize, threads: usize, packs: usize, segments: usize },
 }
@@ -131,7 +136,10 @@ fn plan(epilogue: &Epilogue, current: bool) -> Option<Plan> {
         _ if current || !own || recorded => None,
         (Granularity::Block128x128, _) => Some(Plan::Blocks),
         (Granularity::Block1x128, Axis::Columns) => Some(Plan::ColumnBlocks),
-        (Granularity::Row, Axis::Columns) => Some(Plan::Columns),
+        (Granularity::Row, Axis::Columns) => {
+            let sections = if epilogue.rows * epilogue.cols < TWO_SECTIONS { 1 } else { 2 };
+            Some(Plan::Columns { sections })
+        }
         (Granularity::Block1x128, Axis::Rows) if rows_only => {
             Some(Plan::Rows { width: BLOCK, threads: 16, packs: 1, segments: 4 })
         }
@@ -151,39 +159,37 @@ impl FusedKernel for Cast {
         let cast = self.epilogue.cast;
         let format = cast.map_or(Dtype::E4m3, |cast| cast.format);
         let mut defines = vec![format!("FORMAT={format}")];
-        if let Plan::Rows { threads, packs, segments, .. } = self.plan {
-            defines.extend([format!("THREADS={threads}"), format!("PACKS={packs}"), format!("SEGMENTS={segments}")]);
-            return vec![Variant { source: &ROWS, defines, name: "cast_rows" }];
-        }
+        let writes = |layout: Option<Local>| u8::from(layout.is_some());
+        let layouts = [
+            format!("ROW_MAJOR={}", writes(cast.and_then(|cast| cast.q))),
+            format!("TRANSPOSED={}", writes(cast.and_then(|cast| cast.qt))),
+        ];
         let kind = match self.plan {
+            Plan::Rows { threads, packs, segments, .. } => {
+                let held = [("THREADS", threads), ("PACKS", packs), ("SEGMENTS", segments)];
+                defines.extend(held.map(|(name, value)| format!("{name}={value}")));
+                return vec![Variant { source: &ROWS, defines, name: "cast_rows" }];
+            }
+            Plan::Columns { sections } => {
+                defines.extend(layouts);
+                defines.push(format!("SECTIONS={sections}"));
+                return vec![Variant { source: &COLUMNS, defines, name: "cast_columns" }];
+            }
             Plan::Given => "GIVEN",
             Plan::Current => "CURRENT",
             Plan::Blocks => "BLOCKS",
             Plan::ColumnBlocks => "COLUMN_BLOCKS",
-            Plan::Columns | Plan::Rows { .. } => "COLUMNS",
         };
-        let writes = |layout: Option<Local>| u8::from(layout.is_some());
-        defines.extend([
-            format!("KIND={kind}"),
-            format!("ROW_MAJOR={}", writes(cast.and_then(|cast| cast.q))),
-            format!("TRANSPOSED={}", writes(cast.and_then(|cast| cast.qt))),
-        ]);
+        defines.push(format!("KIND={kind}"));
+        defines.extend(layouts);
         vec![Variant { source: &TILES, defines, name: "cast_tiles" }]
     }
 
     fn calls(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
         match self.plan {
             Plan::Rows { width, threads, segments, .. } => self.rows(gpu, bound, width, threads, segments),
-            Plan::Columns => self.columns(gpu, bound),
-            _ => {
-                let (down, across) = (self.epilogue.rows.div_ceil(BLOCK), self.epilogue.cols.div_ceil(BLOCK));
-                let (maximum, own) = match self.plan {
-                    Plan::Given => self.epilogue.maximum(gpu, bound, down * across).map(|(m, own)| (m, Some(own)))?,
-                    _ => (vec![0; 48], None),
-                };
-                let kernel = self.tiles(gpu, bound)?.grid(across, down).structure(&maximum).structure(&[0; 40]);
-                Ok(vec![own.into_iter().fold(kernel, Kernel::holds).ready()?])
-            }
+            Plan::Columns { sections } => self.columns(gpu, bound, sections),
+            Plan::Given | Plan::Current | Plan::Blocks | Plan::ColumnBlocks => self.tiles(gpu, bound),
         }
     }
 }
@@ -233,15 +239,9 @@ impl Cast {
         Ok(vec![kernel.ready()?])
     }
 
-    /// The tile kernel with all arguments but its two structures.
-    fn tiles(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Kernel, GpuError> {
+    /// The kernel with what tiles read and write, and the tensor's shape.
+    fn tensors(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Kernel, GpuError> {
         let Epilogue { rows, cols, cast, .. } = self.epilogue;
-        let (row_stride, col_stride) = match (self.plan, self.epilogue.axis) {
-            (Plan::Blocks, Axis::Rows) => (cols.div_ceil(BLOCK), 1),
-            (Plan::Blocks | Plan::ColumnBlocks, _) => (1, rows.div_ceil(BLOCK)),
-            (Plan::Columns, _) => (0, 1),
-            _ => (0, 0),
-        };
         let kernel = self.variants()[0]
             .kernel(gpu)?
             .pointer(bound.pointer(self.x))
@@ -250,34 +250,47 @@ impl Cast {
             .pointer(bound.optional(self.scale()))
             .pointer(bound.optional(self.amax()))
             .int(rows)
-            .int(cols)
-            .int(row_stride)
-            .int(col_stride)
-            .structure(&self.rule());
+            .int(cols);
         Ok(kernel)
+    }
+
+    fn tiles(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
+        let (down, across) = (self.epilogue.rows.div_ceil(BLOCK), self.epilogue.cols.div_ceil(BLOCK));
+        // How far apart the scales of tiles are that lie below and beside each other.
+        let (row_stride, col_stride) = match (self.plan, self.epilogue.axis) {
+            (Plan::Blocks, Axis::Rows) => (across, 1),
+            (Plan::Blocks | Plan::ColumnBlocks, _) => (1, down),
+            _ => (0, 0),
+        };
+        let kernel =
+            self.tensors(gpu, bound)?.grid(across, down).int(row_stride).int(col_stride).structure(&self.rule());
+        let kernel = if self.plan == Plan::Given {
+            let (maximum, own) = self.epilogue.maximum(gpu, bound, down * across)?;
+            kernel.structure(&maximum).holds(own)
+        } else {
+            kernel.structure(&[0; 48])
+        };
+        Ok(vec![kernel.ready()?])
     }
 
     /// One launch whose tiles wait for the others of their columns, where so many fit the chip at a time; else one that takes
     /// the maxima and one that casts.
-    fn columns(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
-        let (row_tiles, panels) = (self.epilogue.rows.div_ceil(TALL.0), self.epilogue.cols.div_ceil(TALL.1));
-        // Tickets, a word on 16 bytes; cells and arrivals, each twice.
-        let words = 4 + 2 * panels * TALL.1 + 2 * panels;
-        let own = gpu.allocate(4 * words)?;
+    fn columns(&self, gpu: &Gpu, bound: &Bound<'_>, sections: usize) -> Result<Vec<Call>, GpuError> {
+        let (row_tiles, panels) = (self.epilogue.rows.div_ceil(SECTION * sections), self.epilogue.cols.div_ceil(PANEL));
+        // Cells, and two counters for each panel.
+        let own = gpu.allocate(4 * panels * (PANEL + 2))?;
         gpu.fill(&own, 0)?;
-        let cells = own.pointer() + 16;
-        let arrived = cells + (8 * panels * TALL.1) as u64;
+        let word = |index: usize| own.pointer() + 4 * index as u64;
+        let addresses = [word(0), word(panels * PANEL), word(panels * (PANEL + 1))];
         let waits = row_tiles <= WAITING * gpu.facts().multiprocessors;
-        let launches: &[(u32, u32)] = if waits { &[(1, 1)] } else { &[(1, 0), (0, 1)] };
-        let call = |&(takes_maxima, casts): &(u32, u32)| {
-            let mut bytes: Vec<u8> =
-                [own.pointer(), cells, arrived].iter().flat_map(|word| word.to_le_bytes()).collect();
-            let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-            for field in [size(row_tiles), size(panels), takes_maxima, casts] {
+        let launches: &[[u32; 2]] = if waits { &[[1, 1]] } else { &[[1, 0], [0, 1]] };
+        let call = |&[takes_maxima, casts]: &[u32; 2]| {
+            let mut bytes: Vec<u8> = addresses.iter().flat_map(|address| address.to_le_bytes()).collect();
+            for field in [u32::try_from(row_tiles).unwrap_or(u32::MAX), takes_maxima, casts, 0] {
                 bytes.extend(field.to_le_bytes());
             }
-            let kernel = self.tiles(gpu, bound)?.grid(row_tiles * panels, 1).structure(&[0; 48]).structure(&bytes);
-            kernel.holds(own.clone()).ready()
+            let kernel = self.tensors(gpu, bound)?.grid(row_tiles * panels, 1);
+            kernel.structure(&self.rule()).structure(&bytes).holds(own.clone()).ready()
         };
         launches.iter().map(call).collect()
     }

@@ -6,38 +6,14 @@
 //   CURRENT        the tensor's scale is made from its maximum, which was there before
 //   BLOCKS         a scale per block of 128 × 128
 //   COLUMN_BLOCKS  a scale per 128 rows of a column
-//   COLUMNS        a scale per column
 #include "cast.cuh"
 #include "scale.cuh"
 
-enum Kind { GIVEN, CURRENT, BLOCKS, COLUMN_BLOCKS, COLUMNS };
+enum Kind { GIVEN, CURRENT, BLOCKS, COLUMN_BLOCKS };
 
-// 256 threads: ACROSS with 8 columns each, and DOWN with 4 rows each, twice. Tiles are 128 × 128; where a scale waits for
-// its whole column they are 256 × 64, so that fewer blocks wait for each other.
-#ifndef TILE_ACROSS
-#define TILE_ACROSS (KIND == COLUMNS ? 8 : 16)
-#endif
-constexpr int ACROSS = TILE_ACROSS, DOWN = 256 / ACROSS, WORDS = 2 * DOWN;
-constexpr int TILE_ROWS = 8 * DOWN, TILE_COLS = 8 * ACROSS, WARPS = 8;
-
-// The launch's own memory where a scale waits for its column, zero before the first launch. Blocks take tickets, so that
-// those of a panel (TILE_COLS columns) have all started before a later panel's do; the top bit of `tickets` says which half
-// of `cells` and `arrived` this launch uses, the other half is zeroed for the next.
-struct Panels {
-    unsigned* tickets;
-    unsigned* cells;    // 2 × padded columns: the largest magnitude
-    unsigned* arrived;  // 2 × panels: tiles whose maxima are in
-    int row_tiles;
-    int panels;
-    int takes_maxima;  // whether this launch takes maxima, and whether it casts: both, where a panel's tiles fit the chip
-    int casts;
-};
-
-static __device__ __forceinline__ unsigned acquire(const unsigned* from) {
-    unsigned value;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-    return value;
-}
+// Tiles of 128 × 128, 256 threads: ACROSS with 8 columns each, and DOWN with 4 rows each, twice.
+constexpr int ACROSS = 16, DOWN = 16, WARPS = 8, WORDS = 2 * DOWN;
+constexpr int TILE_ROWS = 4 * WORDS, TILE_COLS = 8 * ACROSS;
 
 // A tile of x and this thread's part of it: 8 columns, 4 rows twice.
 struct Tile {
@@ -141,47 +117,17 @@ static __device__ __forceinline__ unsigned column_peak(const Tile& tile) {
     return (threadIdx.x & 1) ? pair & 0xffff0000u : pair << 16;
 }
 
-// Adds the tile's maxima to its panel's, waits for the panel's other tiles, and returns the maximum of column `threadIdx.x`.
-static __device__ __forceinline__ unsigned panel_peak(const Tile& tile, const Panels& panels, unsigned half, int panel) {
-    const int all = panels.panels * TILE_COLS, cell = panel * TILE_COLS + threadIdx.x;
-    const bool owns = threadIdx.x < TILE_COLS;
-    unsigned* arrived = panels.arrived + half * panels.panels + panel;
-    if (panels.takes_maxima) {
-        const unsigned peak = column_peak(tile);
-        if (owns) atomicMax(&panels.cells[half * all + cell], peak);
-    }
-    if (!panels.casts) return 0;
-    if (panels.takes_maxima) {
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            __threadfence();
-            atomicAdd(arrived, 1u);
-            while (acquire(arrived) < (unsigned)panels.row_tiles) __nanosleep(32);
-            __threadfence();
-        }
-        __syncthreads();
-    }
-    if (tile.row0 == 0) {
-        // Nobody reads the other half before the next launch.
-        if (owns) panels.cells[(half ^ 1) * all + cell] = 0;
-        if (threadIdx.x == 0) panels.arrived[(half ^ 1) * panels.panels + panel] = 0;
-    }
-    return owns ? *(volatile unsigned*)&panels.cells[half * all + cell] : 0;
-}
-
 // Factors of the thread's 8 columns, each column with its own scale, which is written once.
 static __device__ __forceinline__ void column_scales(
-    const Tile& tile, unsigned peak, const Rule& rule, float* scale, float* amax, bool writes, int first, int stride,
+    const Tile& tile, unsigned peak, const Rule& rule, float* scale, float* amax, int first, int stride,
     float (&inverse)[8]) {
     __shared__ float inverses[TILE_COLS];
     const int col = tile.col0 + threadIdx.x;
     if (threadIdx.x < TILE_COLS && col < tile.cols) {
         const float own = rule.scale(__uint_as_float(peak));
         inverses[threadIdx.x] = 1.0f / own;
-        if (writes) {
-            scale[first + col * stride] = own;
-            if (amax) amax[first + col * stride] = __uint_as_float(peak);
-        }
+        scale[first + col * stride] = own;
+        if (amax) amax[first + col * stride] = __uint_as_float(peak);
     }
     __syncthreads();
 #pragma unroll
@@ -193,30 +139,16 @@ static __device__ __forceinline__ void column_scales(
 // where it is current, and else written if it is there.
 extern "C" __global__ void __launch_bounds__(256, 4) cast_tiles(
     const bf16* x, FORMAT* q, FORMAT* qt, float* scale, float* amax, int rows, int cols, int row_stride, int col_stride,
-    Rule rule, Maximum maximum, Panels panels) {
+    Rule rule, Maximum maximum) {
     __shared__ unsigned scratch[32];
-    int tile_row = blockIdx.y, tile_col = blockIdx.x;
-    unsigned half = 0;
-    if constexpr (KIND == COLUMNS) {
-        if (threadIdx.x == 0) scratch[0] = atomicAdd(panels.tickets, 1u);
-        __syncthreads();
-        const unsigned ticket = scratch[0] & 0x7fffffffu;
-        half = scratch[0] >> 31;
-        tile_col = (int)ticket / panels.row_tiles;
-        tile_row = (int)ticket - tile_col * panels.row_tiles;
-        if (threadIdx.x == 0 && ticket == gridDim.x - 1) *panels.tickets = (half ^ (unsigned)panels.casts) << 31;
-    }
+    const int tile_row = blockIdx.y, tile_col = blockIdx.x;
     Tile tile(rows, cols, tile_row, tile_col);
     tile.load(x);
 
     float inverse[8];
     const unsigned of_tile = KIND == GIVEN || KIND == BLOCKS ? tile.peak() : 0;
-    if constexpr (KIND == COLUMNS) {
-        const unsigned peak = panel_peak(tile, panels, half, tile_col);
-        if (!panels.casts) return;
-        column_scales(tile, peak, rule, scale, amax, tile_row == 0, 0, 1, inverse);
-    } else if constexpr (KIND == COLUMN_BLOCKS) {
-        column_scales(tile, column_peak(tile), rule, scale, amax, true, tile_row * row_stride, col_stride, inverse);
+    if constexpr (KIND == COLUMN_BLOCKS) {
+        column_scales(tile, column_peak(tile), rule, scale, amax, tile_row * row_stride, col_stride, inverse);
     } else {
         float one = 0.0f;
         if constexpr (KIND == GIVEN) {

@@ -112,9 +112,9 @@ impl Launch for Quantise {
         let tiled = rows.is_multiple_of(16) && cols.is_multiple_of(16);
         let (layout, grid) = match (tiled, self.row_major, self.transposed) {
             (false, ..) => ("any", (rows, cols.div_ceil(256))),
-            (true, true, true) => ("both", (rows.div_ceil(128), cols.div_ceil(64))),
-            (true, _, true) => ("transposed", (rows.div_ceil(128), cols.div_ceil(64))),
-            (true, ..) => ("row", (rows.div_ceil(64), cols.div_ceil(128))),
+            (true, true, true) => ("both", (cols.div_ceil(64), rows.div_ceil(128))),
+            (true, _, true) => ("transposed", (cols.div_ceil(64), rows.div_ceil(128))),
+            (true, ..) => ("row", (cols.div_ceil(128), rows.div_ceil(64))),
         };
         let kernel = Kernel::new(gpu, &SOURCE, &format!("quantise_{dtype}_{}_{layout}", self.format))?
             .grid(grid.0, grid.1)

@@ -154,7 +154,7 @@ template <typename T, typename Q, bool ROW_MAJOR, bool TRANSPOSED>
 static __device__ __forceinline__ void quantise_tiles(const T* x, const float* scale, Q* q, Q* qt, Tiling tiling) {
     __shared__ unsigned tile[64][33];
     const int across = threadIdx.x & 7, down = threadIdx.x >> 3;
-    const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 64;
+    const int row0 = blockIdx.y * 128, col0 = blockIdx.x * 64;
     const int row = row0 + down * 4, col = col0 + across * 8;
     if (row < tiling.rows && col < tiling.cols) {
         float values[4][8];
@@ -204,7 +204,7 @@ static __device__ __forceinline__ void quantise_tiles(const T* x, const float* s
 // 16 apart, so that whole lines are read and written. Rows and columns are multiples of 16.
 template <typename T, typename Q>
 static __device__ __forceinline__ void quantise_rows(const T* x, const float* scale, Q* q, Tiling tiling) {
-    const int row0 = blockIdx.x * 64 + (threadIdx.x >> 4), col = blockIdx.y * 128 + (threadIdx.x & 15) * 8;
+    const int row0 = blockIdx.y * 64 + (threadIdx.x >> 4), col = blockIdx.x * 128 + (threadIdx.x & 15) * 8;
     if (col >= tiling.cols) return;
     const bool per_column = tiling.col_stride != 0 && tiling.col_shift == 0;
     float values[4][8], scales[4];

@@ -13,17 +13,14 @@ impl Launch for Transpose {
         // Elements of one 4-byte word, where rows start on words on both sides.
         let word = 4 / bytes;
         let pack = if self.rows.is_multiple_of(word) && self.cols.is_multiple_of(word) { word } else { 1 };
-        let (name, tile) = if bytes == 1 && self.rows.is_multiple_of(16) && self.cols.is_multiple_of(16) {
-            ("transpose_bytes_tiles".to_owned(), 128)
+        let (down, across) = (|tile| self.rows.div_ceil(tile), |tile| self.cols.div_ceil(tile));
+        let kernel = if bytes == 1 && self.rows.is_multiple_of(16) && self.cols.is_multiple_of(16) {
+            Kernel::new(gpu, &SOURCE, "transpose_bytes_tiles")?.grid(across(128), down(128))
         } else {
-            (format!("transpose_{bytes}_v{pack}"), 32 * pack)
+            let tile = 32 * pack;
+            Kernel::new(gpu, &SOURCE, &format!("transpose_{bytes}_v{pack}"))?.grid(down(tile), across(tile))
         };
-        let kernel = Kernel::new(gpu, &SOURCE, &name)?
-            .grid(self.rows.div_ceil(tile), self.cols.div_ceil(tile))
-            .pointer(operands.pointer("x"))
-            .pointer(operands.pointer("y"))
-            .int(self.rows)
-            .int(self.cols);
+        let kernel = kernel.pointer(operands.pointer("x")).pointer(operands.pointer("y")).int(self.rows).int(self.cols);
         Ok(vec![kernel.ready()?])
     }
 }

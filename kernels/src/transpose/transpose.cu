@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(256) transpose_bytes_tiles(
     const unsigned char* x, unsigned char* y, int rows, int cols) {
     __shared__ TransposedTile<16, 32> tile;
     const int across = threadIdx.x & 15, down = threadIdx.x >> 4;
-    const int row0 = blockIdx.x * 128, col0 = blockIdx.y * 128, col = col0 + across * 8;
+    const int row0 = blockIdx.y * 128, col0 = blockIdx.x * 128, col = col0 + across * 8;
     uint2 bytes[2][4];
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
