@@ -128,3 +128,83 @@ impl Behind {
         Ok(variant.kernel(gpu)?.grid(blocks, 1).block(self.shape().0).structure(&ends).holds(own))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fused::epilogue::{Casting, Maxima};
+
+    /// A hidden tensor of 400 × 512 with its maximum recorded and both casts with a given scale.
+    fn delayed() -> Epilogue {
+        let scaling = Scaling::Given(Local::External(0));
+        let (q, qt) = (Some(Local::External(1)), Some(Local::External(2)));
+        Epilogue {
+            rows: 400,
+            cols: 512,
+            dtype: Dtype::Bf16,
+            result: None,
+            granularity: Granularity::Tensor,
+            axis: Axis::Rows,
+            maxima: Some(Maxima { amax: None, record: Some((Local::External(3), Local::External(4))) }),
+            cast: Some(Casting { format: Dtype::E5m2, scaling, q, qt }),
+        }
+    }
+
+    /// The same stored, cast as it is with scales of its own.
+    fn own(granularity: Granularity) -> Epilogue {
+        let scaling = Scaling::Own { scale: Local::External(0), power_of_two: true };
+        let cast = Casting { format: Dtype::E4m3, scaling, q: Some(Local::External(1)), qt: None };
+        let maxima = Some(Maxima { amax: None, record: None });
+        Epilogue { result: Some(Local::External(5)), granularity, maxima, cast: Some(cast), ..delayed() }
+    }
+
+    fn defines(epilogue: Epilogue, outputs: usize) -> Option<String> {
+        static SOURCE: Source = Source { name: "a.cu", text: "" };
+        Behind::of(epilogue, outputs).map(|behind| behind.variant(&SOURCE, "a").defines.join(" "))
+    }
+
+    #[test]
+    fn what_the_parts_say_is_what_is_compiled() {
+        let both = "FORMAT=e5m2 RESULT=0 ROW_MAJOR=1 TRANSPOSED=1 MAXIMUM=1 SCALES=GIVEN THREADS=256 PACKS=1";
+        assert_eq!(defines(delayed(), 2).as_deref(), Some(both));
+        let amax = "FORMAT=none RESULT=1 ROW_MAJOR=0 TRANSPOSED=0 MAXIMUM=1 SCALES=GIVEN THREADS=256 PACKS=1";
+        let stored = Epilogue { cast: None, result: Some(Local::External(0)), ..delayed() };
+        assert_eq!(defines(stored, 1).as_deref(), Some(amax));
+        let blocks = "FORMAT=e4m3 RESULT=1 ROW_MAJOR=1 TRANSPOSED=0 MAXIMUM=0 SCALES=OF_BLOCKS THREADS=256 PACKS=1";
+        assert_eq!(defines(own(Granularity::Block1x128), 2).as_deref(), Some(blocks));
+        // columns of the result, outputs, threads and packs of a block that has a row
+        for (cols, outputs, threads, packs) in [(512, 2, 128, 1), (8192, 2, 128, 4), (14_336, 1, 512, 4)] {
+            let found = defines(Epilogue { cols, ..own(Granularity::Row) }, outputs).unwrap();
+            let expected = format!("MAXIMUM=0 SCALES=OF_ROWS THREADS={threads} PACKS={packs}");
+            assert!(found.ends_with(&expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_no_kernel_does_runs_part_by_part() {
+        let transposed = |epilogue: Epilogue| {
+            let cast = epilogue.cast.map(|cast| Casting { qt: Some(Local::External(2)), ..cast });
+            Epilogue { cast, ..epilogue }
+        };
+        let (rows, blocks) = (own(Granularity::Row), own(Granularity::Block1x128));
+        // epilogue, outputs
+        let cases = [
+            (Epilogue { dtype: Dtype::F32, ..delayed() }, 1),
+            (Epilogue { rows: 408, ..delayed() }, 1),
+            (Epilogue { cols: 520, ..delayed() }, 1),
+            // Halves of 8 more than a multiple of 16, and halves that share a block.
+            (Epilogue { cols: 528, ..delayed() }, 2),
+            (Epilogue { cols: 544 + 256, ..blocks }, 2),
+            (own(Granularity::Tensor), 1),
+            (own(Granularity::Block128x128), 1),
+            (transposed(rows), 1),
+            (transposed(blocks), 1),
+            (Epilogue { axis: Axis::Columns, ..rows }, 1),
+            (Epilogue { maxima: Some(Maxima { amax: Some(Local::External(6)), record: None }), ..rows }, 1),
+            (Epilogue { cols: 16_400, ..rows }, 1),
+        ];
+        for (epilogue, outputs) in cases {
+            assert_eq!(defines(epilogue, outputs), None, "{epilogue:?} of {outputs}");
+        }
+    }
+}
