@@ -16,7 +16,7 @@ use stepwatch_model::exec::cuda::Cuda;
 use stepwatch_model::ir::{Node, Step};
 use stepwatch_model::passes::pipeline;
 use stepwatch_model::session::{SessionError, prepare};
-use stepwatch_model::verify::{Algorithms, OnCpu, OpChecks, check_ops};
+use stepwatch_model::verify::{Algorithms, OnCpu, OpChecks, PartRatio, check_ops, parts, twin};
 
 fn small(precision: Precision, attention: Attention) -> StepConfig {
     let dims = Dims { dim: 128, layers: 2, heads: 2, ffn: 256, vocab: 500 };
@@ -173,7 +173,10 @@ fn elements_hold_at_the_size_of_real_cells() {
         (2, Precision::Bf16, Attention::Naive, Compile::None),
         (1, Precision::Fp32, Attention::Flash, Compile::None),
     ] {
-        let config = cell("454m", batch, precision, attention, compile);
+        let mut config = cell("454m", batch, precision, attention, compile);
+        if precision == Precision::Fp32 {
+            config.optimizer_state = OptimizerState::Fp32;
+        }
         let what = format!("454m ×{batch} {} {attention:?} {}", precision.name(), config.compile);
         let start = Instant::now();
         match check_ops(&config, 3, &Algorithms::new()) {
@@ -193,6 +196,7 @@ fn elements_hold_at_the_size_of_real_cells() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Where the time of the checks of a cell goes, and what they find.
 #[test]
 #[ignore = "needs a GPU"]
 fn cells_are_prepared_and_right() {
@@ -201,22 +205,77 @@ fn cells_are_prepared_and_right() {
         let config = cell("454m", 16, precision, Attention::Cudnn, compile);
         let what = format!("454m ×16 {} {}", precision.name(), config.compile);
         let start = Instant::now();
-        match prepare(&config, Backend::Cuda, 3) {
-            Ok(prepared) => {
-                let found = prepared.verification;
-                println!(
-                    "{what}: {:.1} s ({:.1} s search), {:.1} dB against {}, {:?} dB against fp32, {:?}",
-                    start.elapsed().as_secs_f64(),
-                    prepared.plan.search_seconds,
-                    found.worst_sqnr_db,
-                    found.against,
-                    found.sqnr_fp32_db,
-                    found.twin
-                );
-                found.casts.iter().for_each(|count| println!("    {count:?}"));
-                failures.extend(found.failures.into_iter().map(|line| format!("{what}: {line}")));
+        let prepared = match prepare(&config, Backend::Cuda, 3) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                failures.push(format!("{what}: {error}"));
+                continue;
             }
-            Err(error) => failures.push(format!("{what}: {error}")),
+        };
+        let found = prepared.verification;
+        let (whole, search) = (start.elapsed().as_secs_f64(), prepared.plan.search_seconds);
+        println!("{what}: {whole:.1} s, of which search {search:.1} s");
+        println!(
+            "    {:.1} dB against {}, {:?} dB against fp32, {:?}",
+            found.worst_sqnr_db, found.against, found.sqnr_fp32_db, found.twin
+        );
+        found.casts.iter().for_each(|count| println!("    {count:?}"));
+        failures.extend(found.failures.into_iter().map(|line| format!("{what}: {line}")));
+        let start = Instant::now();
+        let gradients = parts(&config, Backend::Cuda, 3).map(|parts| parts.len());
+        println!("    {gradients:?} parts of gradients {:.1} s", start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let beside = twin(&config, 3).is_ok();
+        println!("    twin {beside} {:.1} s", start.elapsed().as_secs_f64());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// How near the GPU comes to the emulation, part by part, beside what two right emulations reach.
+#[test]
+#[ignore = "needs a GPU"]
+fn gradients_reach_what_two_emulations_reach() {
+    let mut failures = Vec::new();
+    let dims = Dims { dim: 256, layers: 2, heads: 4, ffn: 512, vocab: 1000 };
+    let small = |precision, attention, compile| StepConfig {
+        precision,
+        attention,
+        compile,
+        ..StepConfig::example(dims, 1, 128)
+    };
+    let mut cells = Vec::new();
+    for precision in Precision::ALL.into_iter().skip(1) {
+        for attention in [Attention::Naive, Attention::Flash, Attention::Cudnn] {
+            cells.push(("256", small(precision, attention, Compile::None)));
+        }
+        cells.push(("256", small(precision, Attention::Flash, Compile::Full)));
+    }
+    for precision in [Precision::Bf16, Precision::Fp8Tensorwise, Precision::Fp8Rowwise, Precision::Fp8Block128] {
+        cells.push(("454m", cell("454m", 16, precision, Attention::Cudnn, Compile::Full)));
+    }
+    for (name, config) in cells {
+        let what = format!("{name} {} {:?} {}", config.precision.name(), config.attention, config.compile);
+        let found = match parts(&config, Backend::Cuda, 3) {
+            Ok(found) => found,
+            Err(error) => {
+                failures.push(format!("{what}: {error}"));
+                continue;
+            }
+        };
+        let worst = found.iter().min_by(|a, b| a.found_db.total_cmp(&b.found_db)).unwrap();
+        let spread = found.iter().min_by(|a, b| a.spread_db.total_cmp(&b.spread_db)).unwrap();
+        let gap = |part: &PartRatio| part.found_db - part.spread_db;
+        let least = found.iter().min_by(|a, b| gap(a).total_cmp(&gap(b))).unwrap();
+        println!(
+            "{what:<36} worst {:5.1} dB ({}), two emulations {:5.1} dB, least {:+5.1} dB beside them ({})",
+            worst.found_db,
+            worst.part,
+            spread.spread_db,
+            gap(least),
+            least.part
+        );
+        if gap(least) < -6.0 {
+            failures.push(format!("{what}: {least:?}"));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -37,20 +37,61 @@ pub fn sqnrs(reference: &Outcome, found: &Outcome) -> Vec<(String, f64)> {
     pairs.map(|((name, x), (_, y))| (name.clone(), sqnr_db(x, y))).collect()
 }
 
+/// What a fused matrix holds, from its first row to its last. A gradient is judged by each: values dominate the gradient of
+/// a fused QKV, and queries and keys could be all wrong without the whole showing it.
+fn parts(parameter: &str) -> &'static [&'static str] {
+    match parameter.rsplit_once('.').map_or(parameter, |(matrix, _)| matrix).rsplit('.').next() {
+        Some("qkv") => &[" (queries)", " (keys)", " (values)"],
+        Some("gate_up") => &[" (gate)", " (up)"],
+        _ => &[""],
+    }
+}
+
+/// [`sqnrs`], fused matrices by what they hold.
+#[must_use]
+pub fn sqnrs_by_part(reference: &Outcome, found: &Outcome) -> Vec<(String, f64)> {
+    let mut ratios = Vec::new();
+    for ((name, x), (_, y)) in reference.gradients.iter().zip(&found.gradients) {
+        let parts = parts(name);
+        let rows = (x.len() / parts.len()).max(1);
+        let chunks = x.chunks(rows).zip(y.chunks(rows));
+        ratios.extend(parts.iter().zip(chunks).map(|(part, (x, y))| (format!("{name}{part}"), sqnr_db(x, y))));
+    }
+    ratios
+}
+
 /// The parameter with the lowest SQNR, and that.
 #[must_use]
 pub fn worst_sqnr(reference: &Outcome, found: &Outcome) -> (String, f64) {
-    lowest(sqnrs(reference, found))
-}
-
-/// The lowest of some ratios.
-pub(super) fn lowest(ratios: Vec<(String, f64)>) -> (String, f64) {
-    ratios.into_iter().min_by(|one, two| one.1.total_cmp(&two.1)).unwrap_or((String::new(), MAX_SQNR_DB))
+    let ratios = sqnrs(reference, found).into_iter();
+    ratios.min_by(|one, two| one.1.total_cmp(&two.1)).unwrap_or((String::new(), MAX_SQNR_DB))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fused_matrices_are_judged_by_what_they_hold() {
+        let outcome = |values: [f32; 6]| {
+            let gradients = ["b0.qkv.w", "b0.gate_up.w", "norm.w"].map(|name| (name.to_owned(), values.to_vec()));
+            Outcome { gradients: gradients.into(), loss: 0.0, grad_norm: 0.0, casts: CastCounts::default() }
+        };
+        let (one, two) = (outcome([1.0, 1.0, 10.0, 10.0, 100.0, 100.0]), outcome([1.0, 0.0, 10.0, 10.0, 100.0, 100.0]));
+        let found = sqnrs_by_part(&one, &two);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        let expected = [
+            "b0.qkv.w (queries)",
+            "b0.qkv.w (keys)",
+            "b0.qkv.w (values)",
+            "b0.gate_up.w (gate)",
+            "b0.gate_up.w (up)",
+            "norm.w",
+        ];
+        assert_eq!(names, expected);
+        assert!((found[0].1 - 3.0103).abs() < 1e-3 && found[1].1 == MAX_SQNR_DB && found[4].1 == MAX_SQNR_DB);
+        assert!(found[5].1 > 40.0, "the whole hides it");
+    }
 
     #[test]
     fn sqnr_of_hand_worked_cases() {

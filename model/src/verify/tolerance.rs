@@ -17,6 +17,10 @@ pub(super) const FP32_FLOOR_DB: f64 = 80.0;
 /// varies by less from one draw of roundings to the next.
 pub(super) const SPREAD_MARGIN_DB: f64 = 3.0;
 
+/// The same for the gradient of each parameter, fused matrices by what they hold: from one draw to the next these vary by up
+/// to 3.6 dB (norm weights, which have few values).
+pub(super) const PART_MARGIN_DB: f64 = 6.0;
+
 /// How likely another right kernel rounds a sum to the other neighbour in bf16. The tensor cores keep about 14 bits of FP8
 /// sums (see `stepwatch_kernels::sample`), 6 more than bf16 has: a rounding point lies within that error of one result in
 /// 2⁵ (2⁻⁶ on either side).
