@@ -1,13 +1,16 @@
 //! How far two right emulations of one recipe lie apart: what `model/VERIFICATION.md` quotes. Run by hand; asserts little.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+use std::time::Instant;
+
 use stepwatch_kernels::Precision;
 use stepwatch_kernels::real::Real;
 use stepwatch_model::build::build;
-use stepwatch_model::config::{Attention, Compile, Dims, StepConfig, preset};
+use stepwatch_model::config::{Attention, Compile, Dims, OptimizerState, StepConfig, preset};
 use stepwatch_model::data::Source;
+use stepwatch_model::exec::Backend;
 use stepwatch_model::exec::cpu::{Cpu, Watch};
-use stepwatch_model::verify::{OtherRoundings, first_step, sample, sqnr_db};
+use stepwatch_model::verify::{OtherRoundings, first_step, parts, sample, sqnr_db};
 
 /// Gradients of step 0 in the arithmetic type `R`.
 fn gradients<R: Real>(config: &StepConfig, seed: u64, watch: &mut Watch<'_, R>) -> Vec<(String, Vec<f32>)> {
@@ -88,5 +91,22 @@ fn spread_of_two_right_emulations() {
             }
             line("flips 1/32, again", spread(&base, &otherwise(&config, 4, 1.0 / 32.0)));
         }
+    }
+}
+
+/// What the emulations of a cell cost where they run.
+#[test]
+#[ignore = "a measurement: run by hand"]
+fn seconds_of_a_cell() {
+    for precision in [Precision::Bf16, Precision::Fp8Tensorwise, Precision::Fp8Rowwise] {
+        let config = StepConfig {
+            precision,
+            attention: Attention::Flash,
+            optimizer_state: OptimizerState::Bf16,
+            ..StepConfig::example(preset("454m").unwrap(), 16, 2048)
+        };
+        let start = Instant::now();
+        let found = parts(&config, Backend::Cpu, 3).unwrap();
+        println!("454m {}: {} parts, {:.1} s", precision.name(), found.len(), start.elapsed().as_secs_f64());
     }
 }

@@ -1,7 +1,12 @@
 //! What one step came to, and how far apart two outcomes are.
 
+use rayon::prelude::*;
+
 use crate::plan::MAX_SQNR_DB;
 use crate::verify::casts::CastCounts;
+
+/// Values that one thread adds up at a time.
+const CHUNK: usize = 1 << 16;
 
 /// One step's outcome: the gradient of every parameter, loss, gradient norm.
 #[derive(Debug, Clone)]
@@ -21,8 +26,15 @@ pub struct Outcome {
 #[must_use]
 pub fn sqnr_db(reference: &[f32], found: &[f32]) -> f64 {
     let square = |value: f64| value * value;
-    let signal: f64 = reference.iter().map(|x| square(f64::from(*x))).sum();
-    let noise: f64 = reference.iter().zip(found).map(|(x, y)| square(f64::from(*x) - f64::from(*y))).sum();
+    let sums = reference.par_chunks(CHUNK).zip(found.par_chunks(CHUNK)).map(|(reference, found)| {
+        let pairs = reference.iter().zip(found);
+        pairs.fold((0.0, 0.0), |(signal, noise), (x, y)| {
+            (signal + square(f64::from(*x)), noise + square(f64::from(*x) - f64::from(*y)))
+        })
+    });
+    // Added in order: the same on any number of threads.
+    let sums: Vec<(f64, f64)> = sums.collect();
+    let (signal, noise) = sums.iter().fold((0.0, 0.0), |(a, b), (signal, noise)| (a + signal, b + noise));
     if noise == 0.0 {
         return MAX_SQNR_DB;
     }
@@ -49,7 +61,7 @@ fn parts(parameter: &str) -> &'static [&'static str] {
 
 /// [`sqnrs`], fused matrices by what they hold.
 #[must_use]
-pub fn sqnrs_by_part(reference: &Outcome, found: &Outcome) -> Vec<(String, f64)> {
+pub(super) fn sqnrs_by_part(reference: &Outcome, found: &Outcome) -> Vec<(String, f64)> {
     let mut ratios = Vec::new();
     for ((name, x), (_, y)) in reference.gradients.iter().zip(&found.gradients) {
         let parts = parts(name);

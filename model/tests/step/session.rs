@@ -88,7 +88,9 @@ fn a_learning_rate_that_breaks_the_model_is_wrong_numbers() {
 #[test]
 fn a_profile_covers_every_op_class_of_the_step() {
     let ops = profile(&tiny(Precision::Fp8Tensorwise), Backend::Cpu, None, 1).unwrap();
-    for class in ["gemm", "attention", "quantise", "scale", "norm", "elementwise", "loss", "optimiser", "gap"] {
+    let products = ["gemm forward", "gemm input gradient", "gemm weight gradient", "gemm head"];
+    let others = ["attention", "quantise", "scale", "norm", "elementwise", "loss", "optimiser", "gap"];
+    for class in products.into_iter().chain(others) {
         assert!(ops.iter().any(|op| op.class == class), "{class} not in {ops:?}");
     }
     let qkv = ops.iter().find(|op| op.label == "qkv forward").unwrap();
