@@ -34,7 +34,7 @@ fn plain<R: Real>(config: &StepConfig) -> Vec<(String, Vec<f32>)> {
 
 /// With results of products and attention moved to their other neighbours at a rate.
 fn otherwise(config: &StepConfig, draw: u64, rate: f64) -> Vec<(String, Vec<f32>)> {
-    let mut roundings = OtherRoundings::new(draw, rate);
+    let mut roundings = OtherRoundings::at_rate(draw, rate);
     gradients::<f32>(config, 3, &mut |node, buffers| roundings.after(node, buffers))
 }
 

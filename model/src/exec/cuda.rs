@@ -1,7 +1,8 @@
 //! The CUDA executor: the op list on a GPU, every op prepared once and enqueued in order, every tensor at a fixed address.
 //!
 //! Steps are submitted ahead: nothing waits for the GPU but the reading of what a step left behind, some steps later. It may
-//! not know kernels or libraries; it asks the kernels crate for both.
+//! not know kernels or libraries; it asks the kernels crate for both. Long because every way to run one list (ahead, timed,
+//! watched) shares its tensors.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;

@@ -19,7 +19,7 @@ use crate::session::SessionError;
 use crate::{Precision, check_config};
 use first_step::{Watching, gradients_only, listed, run};
 use outcome::sqnrs_by_part;
-use tolerance::{FP32_FLOOR_DB, OTHER_ROUNDINGS, PART_MARGIN_DB, SPREAD_MARGIN_DB, against_fp32};
+use tolerance::{FP32_FLOOR_DB, PART_MARGIN_DB, SPREAD_MARGIN_DB, against_fp32};
 
 pub use casts::{CastCount, CastCounts};
 pub use first_step::{first_step, first_step_on_gpu};
@@ -85,7 +85,7 @@ impl Gradients {
         };
         let twin = gradients(&fp32_twin(&config), None)?;
         let plain = if config.precision == Precision::Fp32 { twin.clone() } else { gradients(&config, None)? };
-        let other = (config.precision != Precision::Fp32).then(|| OtherRoundings::new(seed, OTHER_ROUNDINGS));
+        let other = (config.precision != Precision::Fp32).then(|| OtherRoundings::new(seed));
         let other = other.map(|roundings| gradients(&config, Some(roundings))).transpose()?;
         if backend == Backend::Cuda {
             let own = first_step_on_gpu(cell, seed)?;

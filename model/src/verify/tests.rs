@@ -170,7 +170,7 @@ fn parts_vary_less_between_draws_than_their_margin() {
             let config = StepConfig { dims, ..small(precision) };
             let gradients = |seed| {
                 let (config, step) = gradients_only(&config).unwrap();
-                let roundings = (seed > 0).then(|| OtherRoundings::new(seed, OTHER_ROUNDINGS));
+                let roundings = (seed > 0).then(|| OtherRoundings::new(seed));
                 run(&config, step, 3, Watching { ops: None, roundings }).unwrap()
             };
             let plain = gradients(0);

@@ -18,13 +18,18 @@ pub(super) const FP32_FLOOR_DB: f64 = 80.0;
 pub(super) const SPREAD_MARGIN_DB: f64 = 3.0;
 
 /// The same for the gradient of each parameter, fused matrices by what they hold: from one draw to the next these vary by up
-/// to 3.6 dB (norm weights, which have few values).
+/// to 3.8 dB.
 pub(super) const PART_MARGIN_DB: f64 = 6.0;
 
 /// How likely another right kernel rounds a sum to the other neighbour in bf16. The tensor cores keep about 14 bits of FP8
 /// sums (see `stepwatch_kernels::sample`), 6 more than bf16 has: a rounding point lies within that error of one result in
 /// 2⁵ (2⁻⁶ on either side).
-pub(super) const OTHER_ROUNDINGS: f64 = 1.0 / 32.0;
+const PRODUCTS_TURNED: f64 = 1.0 / 32.0;
+
+/// The same for attention, which also rounds P and dS inside: kernels meet those at other scales (a running maximum, a factor
+/// applied later), so that every such rounding may differ, and with them about a whole rounding of the result. Two
+/// independent roundings differ by 1/√6 of a unit, root mean square: as much as one result in 6 turned.
+const ATTENTION_TURNED: f64 = 1.0 / 6.0;
 
 /// Relative tolerances of loss and gradient norm of step 0 against the fp32 twin: (loss, gradient norm).
 ///
@@ -44,23 +49,32 @@ pub(super) const fn against_fp32(precision: Precision) -> (f64, f64) {
 #[derive(Debug)]
 pub struct OtherRoundings {
     random: Random,
-    rate: f64,
+    products: f64,
+    attention: f64,
 }
 
 impl OtherRoundings {
-    /// Roundings of a seed, each with this probability.
+    /// As another right kernel may round.
     #[must_use]
-    pub const fn new(seed: u64, rate: f64) -> Self {
-        Self { random: Random::new(seed, 0x726f_756e_6400), rate }
+    pub const fn new(seed: u64) -> Self {
+        Self { attention: ATTENTION_TURNED, ..Self::at_rate(seed, PRODUCTS_TURNED) }
+    }
+
+    /// Every result with the same probability.
+    #[must_use]
+    pub const fn at_rate(seed: u64, rate: f64) -> Self {
+        Self { random: Random::new(seed, 0x726f_756e_6400), products: rate, attention: rate }
     }
 
     /// Changes what an op has just written.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a probability in 32 bits")]
     pub fn after(&mut self, node: &Node, buffers: &mut [Option<Buffer<f32>>]) {
-        if !matches!(node.class(), Class::Gemm | Class::Attention) {
-            return;
-        }
-        let below = (self.rate * f64::from(u32::MAX)) as u32;
+        let rate = match node.class() {
+            Class::Gemm => self.products,
+            Class::Attention => self.attention,
+            _ => return,
+        };
+        let below = (rate * f64::from(u32::MAX)) as u32;
         for id in node.writes() {
             let Some(Buffer::Bf16(values)) = &mut buffers[id.index()] else { continue };
             for value in values {
