@@ -113,7 +113,7 @@ pub struct PartRatio {
 /// Every part of every gradient of the cut cell beside the emulation; none for fp32.
 ///
 /// # Errors
-/// As [`first_step`].
+/// As [`first_step()`].
 pub fn parts(config: &StepConfig, backend: Backend, seed: u64) -> Result<Vec<PartRatio>, SessionError> {
     Ok(part_ratios(&Gradients::of(&sample(config), backend, seed)?))
 }
@@ -133,7 +133,7 @@ fn part_ratios(found: &Gradients) -> Vec<PartRatio> {
 /// products run by the algorithms of the plan.
 ///
 /// # Errors
-/// As [`first_step`]; wrong numbers are no error but `ok: false` with the failures in words.
+/// As [`first_step()`]; wrong numbers are no error but `ok: false` with the failures in words.
 pub fn verify(config: &StepConfig, backend: Backend, plan: &Plan, seed: u64) -> Result<Verification, SessionError> {
     let cell = sample(config);
     let found = Gradients::of(&cell, backend, seed)?;
