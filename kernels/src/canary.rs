@@ -6,7 +6,7 @@ use crate::gemm::{Gemm, Operand};
 use crate::gpu::launch::{prepare, scratch_bytes};
 use crate::gpu::{Gpu, GpuError};
 use crate::op::{Op, Spec};
-use crate::timer::{Clocks, Event};
+use crate::timer::{Clocks, Event, median};
 
 /// Rows, columns and depth of the product.
 const SIDE: usize = 4096;
@@ -109,14 +109,6 @@ fn operand_bytes(bytes: usize, seed: u64) -> Vec<u8> {
         })
         .collect();
     pattern.iter().copied().cycle().take(bytes).collect()
-}
-
-/// The middle of some times.
-#[must_use]
-pub fn median(times: &[f64]) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Standard deviation over mean.

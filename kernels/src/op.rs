@@ -70,6 +70,12 @@ impl Param {
     pub fn bytes(&self) -> usize {
         self.elements() * self.dtype.bytes()
     }
+
+    /// The least that an op moves of it, bytes: once, or twice where it reads and writes it.
+    #[must_use]
+    pub fn moved_bytes(&self) -> usize {
+        if self.access == Access::Update { 2 * self.bytes() } else { self.bytes() }
+    }
 }
 
 /// The class an op's time is booked under.
@@ -139,6 +145,12 @@ pub trait Spec {
         0.0
     }
 
+    /// Least bytes it moves: every operand once, updates twice, unless the op knows better.
+    #[expect(clippy::cast_precision_loss, reason = "bytes of tensors fit 53 bits")]
+    fn bytes(&self) -> f64 {
+        self.signature().iter().map(Param::moved_bytes).sum::<usize>() as f64
+    }
+
     /// Whether any kernel could run it.
     ///
     /// # Errors
@@ -185,6 +197,12 @@ macro_rules! ops {
             #[must_use]
             pub fn flops(&self) -> f64 {
                 match self { $(Self::$name(spec) => spec.flops(),)* }
+            }
+
+            /// Least bytes it moves.
+            #[must_use]
+            pub fn bytes(&self) -> f64 {
+                match self { $(Self::$name(spec) => spec.bytes(),)* }
             }
 
             /// Whether any kernel could run it.
@@ -262,14 +280,4 @@ ops! {
     Cast(cast::Cast),
     /// Several primitives as one launch.
     Fused(fused::Fused),
-}
-
-impl Op {
-    /// Least bytes it moves: every operand once, updates twice.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "bytes of tensors fit 53 bits")]
-    pub fn bytes(&self) -> f64 {
-        let moved = |param: &Param| if param.access == Access::Update { 2 * param.bytes() } else { param.bytes() };
-        self.signature().iter().map(moved).sum::<usize>() as f64
-    }
 }

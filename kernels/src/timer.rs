@@ -155,6 +155,14 @@ fn median_clock(before: &[(u64, u64)], after: &[(u64, u64)]) -> Option<(u64, f64
     found.get(found.len() / 2).copied()
 }
 
+/// The middle of some times.
+#[must_use]
+pub fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

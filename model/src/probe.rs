@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use stepwatch_kernels::canary;
 use stepwatch_kernels::gpu::{Gpu, fault};
+use stepwatch_kernels::timer::median;
 
 pub use stepwatch_kernels::gpu::fault::NAMES as FAULTS;
 pub use stepwatch_kernels::gpu::library::{Mapped, mapped};
@@ -50,9 +51,9 @@ pub fn cpu_canary() -> Canary {
     let copies: Vec<f64> =
         (0..BLOCKS).map(|_| seconds(|| black_box(&mut to).copy_from_slice(black_box(&from)))).collect();
     Canary {
-        flops_per_second: threads * (2 * LANES * TURNS) as f64 / canary::median(&compute),
+        flops_per_second: threads * (2 * LANES * TURNS) as f64 / median(&compute),
         flops_spread: canary::spread(&compute),
-        bytes_per_second: (2 * COPY_BYTES) as f64 / canary::median(&copies),
+        bytes_per_second: (2 * COPY_BYTES) as f64 / median(&copies),
         bytes_spread: canary::spread(&copies),
         sm_clock_hz: None,
     }

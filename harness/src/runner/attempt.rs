@@ -1,6 +1,7 @@
 //! One attempt: one worker from its start to the record of how it ended, with what it measured.
 //!
-//! Every way in which a worker can end becomes a value here. This file may not know which attempt comes next.
+//! Every way in which a worker can end becomes a value here. This file may not know which attempt comes next. Long because a
+//! worker can end in many ways, and each is read off the same state.
 
 use std::io;
 use std::path::PathBuf;

@@ -94,6 +94,16 @@ impl Spec for Fused {
         self.parts.iter().map(|part| part.op.flops()).sum()
     }
 
+    /// What nobody reads afterwards is not written.
+    #[expect(clippy::cast_precision_loss, reason = "bytes of tensors fit 53 bits")]
+    fn bytes(&self) -> f64 {
+        let moved = |(index, param): (usize, &Param)| {
+            let unwritten = self.unread.contains(&index) && param.access != Access::Read;
+            param.moved_bytes() - if unwritten { param.bytes() } else { 0 }
+        };
+        self.params.iter().enumerate().map(moved).sum::<usize>() as f64
+    }
+
     /// The parts agree with the operands and temporaries, and nothing is read before it is written.
     fn check(&self) -> Result<(), SpecError> {
         let error = |what: String, expected| Err(SpecError { op: "fused", what, expected });

@@ -62,7 +62,7 @@ mod tests {
     use crate::precision::Granularity;
     use crate::quantise::{Amax, Axis, Quantise, Scale, Tiling};
     use crate::testing::{Random, Tensors};
-    use crate::{adamw, cross_entropy, gradient, residual, rmsnorm, swiglu};
+    use crate::{adamw, cross_entropy, gradient, residual, rmsnorm, rope, swiglu};
 
     const ROWS: usize = 5;
     const DIM: usize = 32;
@@ -261,6 +261,19 @@ mod tests {
             }
         }
         assert_equal_to_parts(&fuse(Pattern::Optimiser, &parts, &[]), &parts, &start);
+    }
+
+    #[test]
+    fn what_nobody_reads_afterwards_is_read_but_not_written() {
+        let rope = rope::Rope { batch: 2, seq: 4, heads: 3, head_dim: 8, dtype: Dtype::Bf16, backward: true };
+        let tables = 2.0 * 4.0 * 4.0 * 4.0;
+        let packed = 2.0 * 4.0 * 3.0 * 3.0 * 8.0 * 2.0;
+        assert_eq!(Op::Rope(rope.clone()).bytes(), tables + packed * 2.0 * 2.0 / 3.0, "a third is left alone");
+        let parts: [(Op, &[&str]); 1] = [(Op::Rope(rope), &["cos", "sin", "qkv"])];
+        let mut fused = fuse(Pattern::RopeBackward, &parts, &[]);
+        assert_eq!(Op::Fused(fused.clone()).bytes(), tables + 2.0 * packed);
+        fused.unread = vec![2];
+        assert_eq!(Op::Fused(fused).bytes(), tables + packed);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Ours are row-major, `D[m, n] = A · Bᵀ`; cuBLASLt's are column-major. A row-major matrix is its transpose in column-major
 //! order, so that what is asked for is `Dᵀ[n, m] = B · Aᵀ`: our B is its A, our A is its B, and so are their scales. It may
-//! not know roles or recipes.
+//! not know roles or recipes. Long because every call of the library, with its descriptors, is made here and nowhere else.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;

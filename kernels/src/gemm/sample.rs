@@ -23,6 +23,11 @@ impl Gemm {
         while at.len() < count {
             at.push((below(m), below(n)));
         }
+        self.sample_at(&at, pieces)
+    }
+
+    /// The elements at these rows and columns.
+    pub(crate) fn sample_at<P: Pieces>(&self, at: &[(usize, usize)], pieces: &mut P) -> Result<Vec<Sampled>, P::Error> {
         let mut found = Vec::with_capacity(at.len());
         for at in at.chunks(AT_ONCE) {
             found.extend(self.elements(at, pieces)?);
@@ -32,7 +37,14 @@ impl Gemm {
 
     fn elements<P: Pieces>(&self, at: &[(usize, usize)], pieces: &mut P) -> Result<Vec<Sampled>, P::Error> {
         let (n, k) = (self.n, self.k);
-        let (rows, cols): (Vec<usize>, Vec<usize>) = at.iter().copied().unzip();
+        // Each row and column is fetched once, however many elements share it.
+        let distinct = |of: fn(&(usize, usize)) -> usize| {
+            let mut all: Vec<usize> = at.iter().map(of).collect();
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let (rows, cols) = (distinct(|at| at.0), distinct(|at| at.1));
         let a_scale = self.a.scaling.map(|_| 2);
         let b_scale = self.b.scaling.map(|_| 2 + usize::from(a_scale.is_some()));
         let c = 2 + usize::from(a_scale.is_some()) + usize::from(b_scale.is_some());
@@ -44,7 +56,9 @@ impl Gemm {
         let results = pieces.pieces(d, &places, 1, 1)?;
         let accumulation = Accumulation::of(self.a.dtype, self.fast_accumulation);
         let element = |index: usize| {
-            let (a, b) = (&a[index * k..][..k], &b[index * k..][..k]);
+            let (row, col) = at[index];
+            let (a, b) =
+                (&a[rows.partition_point(|r| *r < row) * k..][..k], &b[cols.partition_point(|c| *c < col) * k..][..k]);
             let (product, error) = accumulation.sum(a.iter().zip(b).map(|(a, b)| a * b));
             let expected = product + addends[index];
             // Scales and C meet the sum in fp32: three roundings.

@@ -1,29 +1,4 @@
-// What the search of algorithms asks of results: single rows of a matrix, and how far two results are apart.
-
-// Rows `rows[blockIdx.y]` of a matrix, gathered: row i starts at i · stride, or, where the matrix is stored transposed, its
-// elements lie `stride` apart from i on.
-template <typename T>
-__device__ void gather(const T* matrix, const int* rows, T* out, int length, long long stride, int transposed) {
-    const int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= length) return;
-    const long long row = rows[blockIdx.y];
-    out[(long long)blockIdx.y * length + at] = matrix[transposed ? at * stride + row : row * stride + at];
-}
-
-extern "C" __global__ void gather_1(const unsigned char* matrix, const int* rows, unsigned char* out, int length,
-                                    long long stride, int transposed) {
-    gather(matrix, rows, out, length, stride, transposed);
-}
-
-extern "C" __global__ void gather_2(const unsigned short* matrix, const int* rows, unsigned short* out, int length,
-                                    long long stride, int transposed) {
-    gather(matrix, rows, out, length, stride, transposed);
-}
-
-extern "C" __global__ void gather_4(const unsigned* matrix, const int* rows, unsigned* out, int length, long long stride,
-                                    int transposed) {
-    gather(matrix, rows, out, length, stride, transposed);
-}
+// What the search of algorithms asks of results: how far two of them are apart.
 
 // sums[0] += elements whose bits differ, sums[1] += Σ (a − b)², sums[2] += Σ a². What is no number makes a sum none.
 template <typename Bits, typename Value>

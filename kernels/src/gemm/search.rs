@@ -14,9 +14,9 @@ use crate::gpu::launch::{Launch, Operands};
 use crate::gpu::source::Source;
 use crate::gpu::{Call, Gpu, GpuError, Kernel, Prepared, Slice};
 use crate::op::{Param, Spec};
-use crate::precision::Granularity;
+use crate::sample::{Pieces, Sampled};
 use crate::tensor::Buffer;
-use crate::timer::Event;
+use crate::timer::{Event, median};
 
 pub(crate) static SOURCE: Source = Source { name: "search.cu", text: include_str!("search.cu") };
 
@@ -200,7 +200,7 @@ impl<'a> Bench<'a> {
         }
         self.gpu.synchronize()?;
         let times = events.windows(2).map(|pair| pair[1].since(&pair[0])).collect::<Result<Vec<_>, _>>()?;
-        Ok(median(times))
+        Ok(median(&times))
     }
 
     /// Times of algorithms that take turns of [`TURN_NS`], ns: what drifts, drifts for all.
@@ -229,7 +229,7 @@ impl<'a> Bench<'a> {
                 }
             }
         }
-        Ok(times.into_iter().map(median).collect())
+        Ok(times.iter().map(|times| median(times)).collect())
     }
 
     /// What is wrong with an algorithm's results, if anything is: elements computed again in fp64, the whole against the
@@ -248,7 +248,7 @@ impl<'a> Bench<'a> {
         if different > 0.0 {
             return Ok(Some(format!("two runs differ in {different} elements")));
         }
-        if let Some(why) = self.check_samples(own)? {
+        if let Some(why) = self.check_samples()? {
             return Ok(Some(why));
         }
         let Some(reference) = self.reference.get() else {
@@ -295,44 +295,19 @@ impl<'a> Bench<'a> {
     }
 
     /// Computes some elements again in fp64 from the operands' own bytes; what is wrong with the result, if anything is.
-    fn check_samples(&self, d: &Slice) -> Result<Option<String>, GpuError> {
-        let Gemm { m, n, k, a, b, .. } = *self.gemm;
-        let params = self.gemm.signature();
-        let named = |name: &str| params.iter().position(|param| param.name == name).map(|at| &self.operands[at]);
-        let (rows, columns) = (spread(m), spread(n));
-        let side = |name, operand: Operand, picked: &[usize], of: usize| -> Result<Vec<f64>, GpuError> {
-            let Some(slice) = named(name) else { return Ok(Vec::new()) };
-            let stride = if operand.transposed { of } else { k };
-            let mut values = self.gather(slice, operand.dtype, picked, (k, stride, operand.transposed))?;
-            if let (Some(granularity), Some(scales)) = (operand.scaling, named(&format!("{name}_scale"))) {
-                let scales = self.gpu.download_tensor(scales, Dtype::F32)?;
-                dequantise(&mut values, granularity, &scales.view().values(), picked, k);
-            }
-            Ok(values)
-        };
-        let (a, b) = (side("a", a, &rows, m)?, side("b", b, &columns, n)?);
-        let line = |slice: &Slice| self.gather(slice, self.gemm.d, &rows, (n, n, false));
-        let c = named("c").map(line).transpose()?;
-        let found = line(d)?;
-        let tolerance = self.tolerance();
-        for (at, row) in rows.iter().enumerate() {
-            for (beside, column) in columns.iter().enumerate() {
-                let (x, y) = (&a[k * at..k * (at + 1)], &b[k * beside..k * (beside + 1)]);
-                let sum: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
-                // What a sum of so many products of either sign comes to.
-                let size = x.iter().zip(y).map(|(x, y)| (x * y) * (x * y)).sum::<f64>().sqrt();
-                let expected = sum + c.as_ref().map_or(0.0, |c| c[n * at + column]);
-                let found = found[n * at + column];
-                let near = (found - expected).abs() <= tolerance * size + rounding(self.gemm.d) * expected.abs();
-                if !near {
-                    return Ok(Some(format!("element ({row}, {column}) is {found:e}, {expected:e} is right")));
-                }
-            }
-        }
-        Ok(None)
+    fn check_samples(&self) -> Result<Option<String>, GpuError> {
+        let columns = spread(self.gemm.n);
+        let at: Vec<(usize, usize)> =
+            spread(self.gemm.m).into_iter().flat_map(|row| columns.iter().map(move |column| (row, *column))).collect();
+        let mut lying = Lying { gpu: self.gpu, params: &self.gemm.signature(), operands: &self.operands };
+        let sampled = self.gemm.sample_at(&at, &mut lying)?;
+        let worst = sampled.iter().filter(|element| !element.holds()).max_by(|a, b| a.error().total_cmp(&b.error()));
+        Ok(worst.map(|Sampled { element, found, expected, .. }| {
+            format!("element {element} is {found:e}, {expected:e} is right")
+        }))
     }
 
-    /// Errors that sums may have, as a share of the root of their products' squares. Hopper's tensor cores keep 14 bits of a
+    /// How far the results of two right algorithms may be apart, as a share of the norm. Hopper's tensor cores keep 14 bits of a
     /// sum of FP8 products until it is promoted.
     const fn tolerance(&self) -> f64 {
         match (self.gemm.a.dtype, self.gemm.fast_accumulation) {
@@ -342,29 +317,21 @@ impl<'a> Bench<'a> {
             _ => 1e-3,
         }
     }
+}
 
-    /// Some rows of a stored matrix, each `length` elements, as fp64.
-    fn gather(
-        &self,
-        from: &Slice,
-        dtype: Dtype,
-        rows: &[usize],
-        (length, stride, transposed): (usize, usize, bool),
-    ) -> Result<Vec<f64>, GpuError> {
-        let index: Vec<i32> = rows.iter().map(|row| i32::try_from(*row).unwrap_or(i32::MAX)).collect();
-        let picked = self.gpu.allocate(4 * index.len())?;
-        self.gpu.upload_tensor(&picked, Buffer::<f32>::I32(index).view())?;
-        let out = self.gpu.allocate(rows.len() * length * dtype.bytes())?;
-        let kernel = Kernel::new(self.gpu, &SOURCE, &format!("gather_{}", dtype.bytes()))?
-            .grid(length.div_ceil(256), rows.len())
-            .pointer(from.pointer())
-            .pointer(picked.pointer())
-            .pointer(out.pointer())
-            .int(length)
-            .long(stride)
-            .int(usize::from(transposed));
-        self.gpu.enqueue(&Prepared::new(vec![kernel.ready()?], Vec::new()))?;
-        Ok(self.gpu.download_tensor(&out, dtype)?.view().values().iter().map(|value| f64::from(*value)).collect())
+/// Operands as they lie on the device.
+struct Lying<'a> {
+    gpu: &'a Gpu,
+    params: &'a [Param],
+    operands: &'a [Slice],
+}
+
+impl Pieces for Lying<'_> {
+    type Error = GpuError;
+
+    fn pieces(&mut self, operand: usize, starts: &[usize], stride: usize, len: usize) -> Result<Vec<f64>, GpuError> {
+        let found = self.gpu.gather(&self.operands[operand], self.params[operand].dtype, starts, stride, len)?;
+        Ok(found.view().values().iter().map(|value| f64::from(*value)).collect())
     }
 }
 
@@ -408,21 +375,6 @@ fn normal(index: u64) -> f32 {
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
-/// Multiplies rows of FP8 values by their scales.
-fn dequantise(values: &mut [f64], granularity: Granularity, scales: &[f32], rows: &[usize], k: usize) {
-    let blocks = k.div_ceil(128);
-    for (at, value) in values.iter_mut().enumerate() {
-        let (row, column) = (rows[at / k], at % k);
-        let scale = match granularity {
-            Granularity::Tensor => 0,
-            Granularity::Row => row,
-            Granularity::Block1x128 => row * blocks + column / 128,
-            Granularity::Block128x128 => row / 128 * blocks + column / 128,
-        };
-        *value *= f64::from(scales[scale]);
-    }
-}
-
 /// [`SAMPLED`] indices below `end`, one from each part of it, the last among them: partial tiles are where kernels err.
 fn spread(end: usize) -> Vec<usize> {
     let pick = |part: usize| {
@@ -434,28 +386,16 @@ fn spread(end: usize) -> Vec<usize> {
     picked
 }
 
-/// Largest error of one rounding to a dtype, relative; twice what it is, for sums that lie near the middle of two values.
-const fn rounding(dtype: Dtype) -> f64 {
-    match dtype {
-        Dtype::F32 => 1e-6,
-        _ => 1.0 / 256.0,
-    }
-}
-
 /// Launches that fill a turn.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
 fn turns_of(ns: f64) -> usize {
     (TURN_NS / ns).clamp(REPETITIONS as f64, 1000.0) as usize
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::INFINITY)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::precision::Granularity;
 
     #[test]
     fn a_products_words_tell_apart_what_algorithms_must() {
@@ -489,22 +429,6 @@ mod tests {
         assert!(picked.windows(2).all(|pair| pair[0] < pair[1]) && picked[0] < 50_304 / SAMPLED, "{picked:?}");
         assert_eq!(spread(1), [0]);
         assert!(spread(5).iter().all(|index| *index < 5));
-    }
-
-    #[test]
-    fn scales_are_those_of_their_element() {
-        let (k, rows) = (256, [0, 130]);
-        let dequantised = |granularity, scales: &[f32]| {
-            let mut values = vec![1.0; rows.len() * k];
-            dequantise(&mut values, granularity, scales, &rows, k);
-            [values[0], values[128], values[k], values[k + 128]]
-        };
-        assert_eq!(dequantised(Granularity::Tensor, &[3.0]), [3.0; 4]);
-        let by_row: Vec<f32> = (0..256_u16).map(f32::from).collect();
-        assert_eq!(dequantised(Granularity::Row, &by_row), [0.0, 0.0, 130.0, 130.0]);
-        let by_piece: Vec<f32> = (0..512_u16).map(f32::from).collect();
-        assert_eq!(dequantised(Granularity::Block1x128, &by_piece), [0.0, 1.0, 260.0, 261.0]);
-        assert_eq!(dequantised(Granularity::Block128x128, &[1.0, 2.0, 3.0, 4.0]), [1.0, 2.0, 3.0, 4.0]);
     }
 
     #[test]

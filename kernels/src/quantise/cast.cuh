@@ -1,10 +1,17 @@
 // Casts of packs of 8 neighbouring bf16 values, and the tile in shared memory through which casts are written transposed.
 #pragma once
 #include "element.cuh"
+#include "scale.cuh"
 
 // The values of a word: the first in the lower half.
 static __device__ __forceinline__ float low_float(unsigned pair) { return __uint_as_float(pair << 16); }
 static __device__ __forceinline__ float high_float(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// The largest magnitudes of a pack, two in a word.
+static __device__ __forceinline__ unsigned magnitudes(const uint4& pack) {
+    return larger_pair(larger_pair(magnitudes(pack.x), magnitudes(pack.y)),
+                       larger_pair(magnitudes(pack.z), magnitudes(pack.w)));
+}
 
 // 8 values, each times its own factor, as 8 bytes.
 template <typename Q>
@@ -61,3 +68,28 @@ struct TransposedTile {
         return (spread & 2) ? uint4{v.z, v.w, v.x, v.y} : v;
     }
 };
+
+// The largest magnitude of column `threadIdx.x` of a tile, as the bits of a float, in the threads that have one. WARPS warps
+// hold the tile, ACROSS threads of a warp beside each other with 8 columns each; `peaks` gives the thread's own.
+template <int ACROSS, int WARPS, typename Tile>
+static __device__ __forceinline__ unsigned column_peak(const Tile& tile) {
+    constexpr int TILE_COLS = 8 * ACROSS;
+    __shared__ unsigned partial[WARPS][TILE_COLS / 2];
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    unsigned pairs[4];
+    tile.peaks(pairs);
+#pragma unroll
+    for (int word = 0; word < 4; ++word) {
+#pragma unroll
+        for (int step = ACROSS; step < 32; step <<= 1)
+            pairs[word] = larger_pair(pairs[word], __shfl_xor_sync(0xffffffffu, pairs[word], step));
+        if (lane < ACROSS) partial[warp][lane * 4 + word] = pairs[word];
+    }
+    __syncthreads();
+    unsigned pair = 0;
+    if (threadIdx.x < TILE_COLS) {
+#pragma unroll
+        for (int other = 0; other < WARPS; ++other) pair = larger_pair(pair, partial[other][threadIdx.x >> 1]);
+    }
+    return (threadIdx.x & 1) ? pair & 0xffff0000u : pair << 16;
+}

@@ -89,31 +89,9 @@ struct Tile {
     }
 };
 
-// The largest magnitude of column `threadIdx.x` of the tile, as the bits of a float, in the threads that have one.
-static __device__ __forceinline__ unsigned column_peak(const Tile& tile) {
-    __shared__ unsigned partial[WARPS][TILE_COLS / 2];
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    unsigned pairs[4];
-    tile.peaks(pairs);
-#pragma unroll
-    for (int word = 0; word < 4; ++word) {
-#pragma unroll
-        for (int step = ACROSS; step < 32; step <<= 1)
-            pairs[word] = larger_pair(pairs[word], __shfl_xor_sync(0xffffffffu, pairs[word], step));
-        if (lane < ACROSS) partial[warp][lane * 4 + word] = pairs[word];
-    }
-    __syncthreads();
-    unsigned pair = 0;
-    if (threadIdx.x < TILE_COLS) {
-#pragma unroll
-        for (int other = 0; other < WARPS; ++other) pair = larger_pair(pair, partial[other][threadIdx.x >> 1]);
-    }
-    return (threadIdx.x & 1) ? pair & 0xffff0000u : pair << 16;
-}
-
 // Adds a tile's maxima to its panel's and waits for the panel's other tiles.
 static __device__ __forceinline__ void exchange(const Tile& tile, const Panels& panels, int panel) {
-    const unsigned peak = column_peak(tile);
+    const unsigned peak = column_peak<ACROSS, WARPS>(tile);
     if (threadIdx.x < TILE_COLS) atomicMax(&panels.cells[panel * TILE_COLS + threadIdx.x], peak);
     if (!panels.casts) return;
     __syncthreads();

@@ -48,11 +48,7 @@ extern "C" __global__ void __launch_bounds__(256) cast_rows(
     for (int s = 0; s < SEGMENTS; ++s) {
         unsigned pair = 0;
 #pragma unroll
-        for (int p = 0; p < PACKS; ++p) {
-            const uint4 pack = packs[s][p];
-            pair = larger_pair(pair, larger_pair(larger_pair(magnitudes(pack.x), magnitudes(pack.y)),
-                                                 larger_pair(magnitudes(pack.z), magnitudes(pack.w))));
-        }
+        for (int p = 0; p < PACKS; ++p) pair = larger_pair(pair, magnitudes(packs[s][p]));
         const float most = __uint_as_float(of_segment(larger_of_pair(pair), scratch[s]));
         const float own = rule.scale(most), inverse = 1.0f / own;
         if (lane == 0 && length[s] > 0) {

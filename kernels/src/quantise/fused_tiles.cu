@@ -95,28 +95,6 @@ struct Tile {
     }
 };
 
-// The largest magnitude of column `threadIdx.x` of the tile, as the bits of a float, in the threads that have one.
-static __device__ __forceinline__ unsigned column_peak(const Tile& tile) {
-    __shared__ unsigned partial[WARPS][TILE_COLS / 2];
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    unsigned pairs[4];
-    tile.peaks(pairs);
-#pragma unroll
-    for (int word = 0; word < 4; ++word) {
-#pragma unroll
-        for (int step = ACROSS; step < 32; step <<= 1)
-            pairs[word] = larger_pair(pairs[word], __shfl_xor_sync(0xffffffffu, pairs[word], step));
-        if (lane < ACROSS) partial[warp][lane * 4 + word] = pairs[word];
-    }
-    __syncthreads();
-    unsigned pair = 0;
-    if (threadIdx.x < TILE_COLS) {
-#pragma unroll
-        for (int other = 0; other < WARPS; ++other) pair = larger_pair(pair, partial[other][threadIdx.x >> 1]);
-    }
-    return (threadIdx.x & 1) ? pair & 0xffff0000u : pair << 16;
-}
-
 // Factors of the thread's 8 columns, each column with its own scale, which is written once.
 static __device__ __forceinline__ void column_scales(
     const Tile& tile, unsigned peak, const Rule& rule, float* scale, float* amax, int first, int stride,
@@ -148,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) cast_tiles(
     float inverse[8];
     const unsigned of_tile = KIND == GIVEN || KIND == BLOCKS ? tile.peak() : 0;
     if constexpr (KIND == COLUMN_BLOCKS) {
-        column_scales(tile, column_peak(tile), rule, scale, amax, tile_row * row_stride, col_stride, inverse);
+        column_scales(tile, column_peak<ACROSS, WARPS>(tile), rule, scale, amax, tile_row * row_stride, col_stride, inverse);
     } else {
         float one = 0.0f;
         if constexpr (KIND == GIVEN) {

@@ -66,15 +66,6 @@ static __device__ __forceinline__ void unpacked(const uint4& pack, float (&x)[8]
 
 static __device__ __forceinline__ uint4 load_pack(const bf16* from) { return *reinterpret_cast<const uint4*>(from); }
 
-// Magnitudes of bf16 pairs, each half on its own: bits without sign are ordered like the values, NaN above infinity.
-static __device__ __forceinline__ unsigned magnitudes(const uint4& pack) {
-    constexpr unsigned UNSIGNED = 0x7fff7fffu;
-    return __vmaxu2(__vmaxu2(pack.x & UNSIGNED, pack.y & UNSIGNED), __vmaxu2(pack.z & UNSIGNED, pack.w & UNSIGNED));
-}
-
-// The larger half of a pair, as the bits of a float.
-static __device__ __forceinline__ unsigned larger_half(unsigned pair) { return max(pair << 16, pair & 0xffff0000u); }
-
 // Tiles of 128 × 128, 256 threads: 16 across, each with 8 columns, and 16 down, each with 4 rows of both halves of the tile.
 constexpr int TILE = 128, TILE_THREADS = 256;
 using Flipped = TransposedTile<16, TILE / 4>;
@@ -107,10 +98,10 @@ static __device__ __forceinline__ void write_columns(
 static __device__ __forceinline__ void block_scales(const uint4 (&made)[4], const Ends& ends, float (&scales)[4]) {
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
-        const unsigned upper = larger_half(magnitudes(made[2 * pair])), lower = larger_half(magnitudes(made[2 * pair + 1]));
+        const unsigned upper = larger_of_pair(magnitudes(made[2 * pair])), lower = larger_of_pair(magnitudes(made[2 * pair + 1]));
         unsigned both = upper >> 16 | lower;
 #pragma unroll
-        for (int step = 8; step > 0; step >>= 1) both = __vmaxu2(both, __shfl_xor_sync(0xffffffffu, both, step));
+        for (int step = 8; step > 0; step >>= 1) both = larger_pair(both, __shfl_xor_sync(0xffffffffu, both, step));
         const float amaxes[2] = {__uint_as_float(both << 16), __uint_as_float(both & 0xffff0000u)};
 #pragma unroll
         for (int r = 0; r < 2; ++r)
@@ -136,7 +127,7 @@ static __device__ __forceinline__ void patch(
     }
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
-        if constexpr (A::AMAX) largest = __vmaxu2(largest, magnitudes(made[r]));
+        if constexpr (A::AMAX) largest = larger_pair(largest, magnitudes(made[r]));
         if (A::STORED && inside) *reinterpret_cast<uint4*>(ends.result + first + (long long)r * ends.cols) = made[r];
         if constexpr (A::CASTS) {
             const uint2 bytes = cast_pack<typename A::Format>(made[r], A::BY == OF_BLOCKS ? 1.0f / scales[r] : given);
@@ -193,7 +184,7 @@ static __device__ __forceinline__ void behind_tiles(const Producer& producer, co
         for (int o = 0; o < OUTPUTS; ++o)
             write_columns(flipped[o], ends.qt + (long long)o * width * ends.rows, ends.rows, width, row0, col0);
     }
-    if constexpr (A::AMAX) finish(larger_half(largest), ends.maximum, scratch);
+    if constexpr (A::AMAX) finish(larger_of_pair(largest), ends.maximum, scratch);
 }
 
 // One row a block, held in registers until its scale is known.
@@ -214,9 +205,9 @@ static __device__ __forceinline__ void behind_rows(const Producer& producer, con
     for (int k = 0; k < A::HELD; ++k) {
         producer.make(raw[k], row, (k * A::PER_BLOCK + threadIdx.x) * 8, made[k]);
 #pragma unroll
-        for (int o = 0; o < OUTPUTS; ++o) largest = __vmaxu2(largest, magnitudes(made[k][o]));
+        for (int o = 0; o < OUTPUTS; ++o) largest = larger_pair(largest, magnitudes(made[k][o]));
     }
-    const float amax = __uint_as_float(block_reduce<Max>(larger_half(largest), scratch));
+    const float amax = __uint_as_float(block_reduce<Max>(larger_of_pair(largest), scratch));
     const float scale = scale_of(amax, ends.epsilon, ends.largest, ends.power_of_two != 0), inverse = 1.0f / scale;
     if (threadIdx.x == 0) ends.scale[row] = scale;
 #pragma unroll

@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const unsigned a = values[k].words[i], b = others[k].words[i];
-                    values[k].words[i] = rounded_pair(low(a) + low(b), high(a) + high(b));
+                    values[k].words[i] = pair_from_floats(low_float(a) + low_float(b), high_float(a) + high_float(b), bf16{});
                 }
                 if (sum && place.holds(k)) {
                     *reinterpret_cast<Eight*>(sum + (long long)row * DIM + place.column(k)) = values[k];
@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
         for (int k = 0; k < PACKS; ++k) {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-                const float a = low(values[k].words[i]), b = high(values[k].words[i]);
+                const float a = low_float(values[k].words[i]), b = high_float(values[k].words[i]);
                 even = __fmaf_rn(a, a, even);
                 odd = __fmaf_rn(b, b, odd);
             }
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_forward(
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const unsigned v = values[k].words[i], g = weights[k].words[i];
-                values[k].words[i] = rounded_pair(low(v) * r * low(g), high(v) * r * high(g));
+                values[k].words[i] = pair_from_floats(low_float(v) * r * low_float(g), high_float(v) * r * high_float(g), bf16{});
             }
         }
         put(values, row, in_chunk, place, out, given, tile, maxima, largest);
@@ -164,11 +164,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const unsigned v = values[k].words[i], d = gradients[k].words[i], g = weights[k].words[i];
-                const float a = low(v) * r, b = high(v) * r;
-                even = __fmaf_rn(low(d) * low(g), a, even);
-                odd = __fmaf_rn(high(d) * high(g), b, odd);
-                gradient[k][2 * i] = __fmaf_rn(low(d), a, gradient[k][2 * i]);
-                gradient[k][2 * i + 1] = __fmaf_rn(high(d), b, gradient[k][2 * i + 1]);
+                const float a = low_float(v) * r, b = high_float(v) * r;
+                even = __fmaf_rn(low_float(d) * low_float(g), a, even);
+                odd = __fmaf_rn(high_float(d) * high_float(g), b, odd);
+                gradient[k][2 * i] = __fmaf_rn(low_float(d), a, gradient[k][2 * i]);
+                gradient[k][2 * i + 1] = __fmaf_rn(high_float(d), b, gradient[k][2 * i + 1]);
             }
         }
         // dx = r · (dy·w − x · r·mean), mean that of dy·w·x̂.
@@ -182,9 +182,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const unsigned v = values[k].words[i], d = gradients[k].words[i], g = weights[k].words[i];
-                const float a = __fmaf_rn(-pull, low(v), __fmul_rn(low(d), low(g)));
-                const float b = __fmaf_rn(-pull, high(v), __fmul_rn(high(d), high(g)));
-                values[k].words[i] = rounded_pair(r * a, r * b);
+                const float a = __fmaf_rn(-pull, low_float(v), __fmul_rn(low_float(d), low_float(g)));
+                const float b = __fmaf_rn(-pull, high_float(v), __fmul_rn(high_float(d), high_float(g)));
+                values[k].words[i] = pair_from_floats(r * a, r * b, bf16{});
             }
         }
         if (ADD) {
@@ -195,7 +195,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) norm_backward(
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const unsigned a = values[k].words[i], b = others[k].words[i];
-                    values[k].words[i] = rounded_pair(low(a) + low(b), high(a) + high(b));
+                    values[k].words[i] = pair_from_floats(low_float(a) + low_float(b), high_float(a) + high_float(b), bf16{});
                 }
             }
         }

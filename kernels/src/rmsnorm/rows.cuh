@@ -1,6 +1,7 @@
 // The rows of a block: how they come in several ahead, how the warps of a row agree, and how results leave: stored, their
 // maximum taken, cast as stored and transposed. Compiled with what `fused.cu` says.
 #pragma once
+#include "cast.cuh"
 #include "element.cuh"
 #include "reduce.cuh"
 #include "scale.cuh"
@@ -34,15 +35,6 @@ struct Place {
 struct alignas(16) Eight {
     unsigned words[4];
 };
-
-static __device__ __forceinline__ float low(unsigned pair) { return __uint_as_float(pair << 16); }
-static __device__ __forceinline__ float high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-static __device__ __forceinline__ unsigned rounded_pair(float a, float b) {
-    unsigned pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
-    return pair;
-}
 
 // Rows on their way into shared memory; a thread sees its own columns only.
 struct Ring {
@@ -170,8 +162,8 @@ static __device__ __forceinline__ void put(
         const unsigned(&words)[4] = result[k].words;
         const float by = inverse[k];
         uint2 bytes;
-        bytes.x = word_from_floats<FORMAT>(low(words[0]) * by, high(words[0]) * by, low(words[1]) * by, high(words[1]) * by);
-        bytes.y = word_from_floats<FORMAT>(low(words[2]) * by, high(words[2]) * by, low(words[3]) * by, high(words[3]) * by);
+        bytes.x = word_from_floats<FORMAT>(low_float(words[0]) * by, high_float(words[0]) * by, low_float(words[1]) * by, high_float(words[1]) * by);
+        bytes.y = word_from_floats<FORMAT>(low_float(words[2]) * by, high_float(words[2]) * by, low_float(words[3]) * by, high_float(words[3]) * by);
         if (out.q) *reinterpret_cast<uint2*>(out.q + offset + place.column(k)) = bytes;
         if (TRANSPOSED) {
             const int word = (place.column(k) / 4) ^ ((in_chunk / 16) * SWIZZLE);

@@ -45,4 +45,12 @@ impl Spec for Rope {
     fn class(&self) -> Class {
         Class::Elementwise
     }
+
+    /// Values, a third of the packed tensor, are left alone.
+    #[expect(clippy::cast_precision_loss, reason = "bytes of tensors fit 53 bits")]
+    fn bytes(&self) -> f64 {
+        let values = self.batch * self.seq * self.heads * self.head_dim * self.dtype.bytes();
+        let all: usize = self.signature().iter().map(Param::moved_bytes).sum();
+        (all - 2 * values) as f64
+    }
 }
