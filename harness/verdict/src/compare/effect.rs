@@ -59,7 +59,7 @@ pub struct Effect {
     pub alone: bool,
     /// This run's estimate, in the metric's unit.
     pub value: f64,
-    /// The reference's estimate.
+    /// The reference's estimate; 0 where it is zero to rounding beside the values compared.
     pub reference_value: f64,
 }
 
@@ -114,12 +114,35 @@ fn sides(metric: &str, cell: &CellFigures, reference: &[&Summary]) -> Option<Sid
         let (value, reference_value) = (stats::mean(&run_logs)?.exp(), mean_of_means(&reference_logs)?.exp());
         return Some(Sides { scale: Scale::Log, run: run_logs, reference: reference_logs, value, reference_value });
     }
-    let (value, reference_value) = (stats::mean(&run)?, mean_of_means(&reference)?);
-    // A reference of zero has no relative change: zero against zero is none, anything else is infinite and said so later.
-    let unit = if reference_value == 0.0 { 1.0 } else { reference_value.abs() };
-    let scaled = |values: &[f64]| values.iter().map(|value| value / unit).collect::<Vec<f64>>();
-    let reference = reference.iter().map(|run| scaled(run)).collect();
-    Some(Sides { scale: Scale::Relative, run: scaled(&run), reference, value, reference_value })
+    relative(&run, &reference)
+}
+
+/// Both sides in units of the reference's absolute mean.
+///
+/// A reference that is zero to rounding, beside the largest value compared, has no relative change: zero against zero is none
+/// (in units of that largest value), anything else is infinite and said so later. Values are divided by the largest first, so
+/// that neither a sum nor a square leaves the range of the numbers.
+fn relative(run: &[f64], reference: &[Vec<f64>]) -> Option<Sides> {
+    let largest = run.iter().chain(reference.iter().flatten()).fold(0.0_f64, |most, value| most.max(value.abs()));
+    let in_units = |values: &[f64], unit: f64| values.iter().map(|value| value / unit).collect::<Vec<f64>>();
+    let largest = if largest == 0.0 { 1.0 } else { largest };
+    let run = in_units(run, largest);
+    let reference: Vec<Vec<f64>> = reference.iter().map(|values| in_units(values, largest)).collect();
+    let none = |share: &f64| share.abs() <= f64::EPSILON;
+    let (mut value, mut reference_value, mut unit) = (stats::mean(&run)?, mean_of_means(&reference)?, 1.0);
+    if none(&reference_value) {
+        reference_value = 0.0;
+        value = if none(&value) { 0.0 } else { value };
+    } else {
+        unit = reference_value.abs();
+    }
+    Some(Sides {
+        scale: Scale::Relative,
+        run: in_units(&run, unit),
+        reference: reference.iter().map(|values| in_units(values, unit)).collect(),
+        value: value * largest,
+        reference_value: reference_value * largest,
+    })
 }
 
 fn mean_of_means(runs: &[Vec<f64>]) -> Option<f64> {

@@ -235,6 +235,14 @@ fn zero_and_negative_values_are_judged_without_logs() {
     let from_zero = judge(&user(&[1.0; 5]), &[user(&zeros)]);
     assert_eq!(find(&from_zero, "a", "m").reason, "reference-is-zero");
     assert_eq!(from_zero.exit_code, 6);
+    // Zero to rounding is zero: a unit of 1e-308 would lift the values out of the range of the numbers.
+    let from_almost_zero = judge(&user(&[735_071.6, -2.13]), &[user(&[f64::MIN_POSITIVE, 0.0])]);
+    let change = find(&from_almost_zero, "a", "m");
+    assert_eq!((change.reason.as_str(), change.effect), ("reference-is-zero", None));
+    let cancelled = judge(&user(&[1e300, -1e300]), &[user(&[-1e300, 1e300])]);
+    assert_eq!(find(&cancelled, "a", "m").verdict, Verdict::Undecided);
+    let largest = judge(&user(&[-f64::MAX; 5]), &[user(&[-f64::MAX; 5])]);
+    assert_eq!(find(&largest, "a", "m").verdict, Verdict::Unchanged);
     let negative = judge(&user(&[-1.1; 5]), &[user(&[-1.0; 5])]);
     assert_eq!(find(&negative, "a", "m").verdict, Verdict::Regressed);
 }
