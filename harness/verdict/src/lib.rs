@@ -10,6 +10,7 @@ mod conclude;
 pub mod figures;
 pub mod findings;
 mod headline;
+pub mod history;
 pub mod method;
 pub mod policy;
 pub mod ratio;
