@@ -8,7 +8,7 @@ pub const MIN_NIGHTS: usize = 3;
 /// Shortest stretch that is searched by itself; a shorter one cannot reach [`CRITICAL`].
 const SHORTEST: usize = 24;
 /// A split counts above this. Simulated, not derived: `benches/history.rs` prints the rate of false alarms that it gives.
-pub const CRITICAL: f64 = 4.7;
+pub const CRITICAL: f64 = 4.05;
 
 /// A split: values before `at` against values from `at` on.
 #[derive(Debug, Clone, Copy, PartialEq)]
