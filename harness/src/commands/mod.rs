@@ -13,6 +13,7 @@ pub mod compare;
 pub mod doctor;
 pub mod explain;
 pub mod export;
+pub mod history;
 pub mod init;
 pub mod list;
 pub mod merge;

@@ -1,0 +1,231 @@
+//! `stepwatch history`: where the figures of a scenario changed over its stored runs. Reads summaries only; the verdict
+//! crate finds the changes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use stepwatch_record::figure::Summary;
+use stepwatch_record::run::End;
+use stepwatch_verdict::history::{FEWEST_NIGHTS, Shape, common_shifts, history};
+
+use super::{CommandError, emit, one_line, say};
+use crate::exit::Exit;
+use crate::store::{self, SUMMARY};
+
+/// Says where the figures of a scenario changed over its stored runs.
+#[derive(Debug, clap::Args)]
+pub struct History {
+    /// The folder whose subfolders are the runs of one scenario, such as `runs/nightly`.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The metric.
+    #[arg(long, default_value = "tokens_per_second")]
+    metric: String,
+    /// What is written to stdout.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+struct Event {
+    /// The cell's id; absent for a shift that cells share.
+    cell: Option<String>,
+    /// `step`, `drift`, `outlier` or `common-shift`.
+    kind: &'static str,
+    /// The first run after it.
+    run: String,
+    /// The first run that it may have begun in.
+    earliest: String,
+    /// The last one.
+    latest: String,
+    /// Relative change of the level; absent for an outlier.
+    effect: Option<f64>,
+    /// How many cells have it.
+    cells: usize,
+}
+
+/// Finds and writes them.
+///
+/// # Errors
+/// When the folder holds no summary that can be read, of one scenario, with this metric.
+pub fn run(args: &History) -> Result<Exit, CommandError> {
+    let summaries = summaries(&args.folder)?;
+    let series = series(&summaries, &args.metric);
+    if series.is_empty() {
+        return Err(CommandError::usage(format!(
+            "no run in {} has a figure of `{}`: name another with --metric",
+            args.folder.display(),
+            args.metric
+        )));
+    }
+    let events = events(&summaries, &series);
+    emit(&match args.format {
+        Format::Text => text(&events, summaries.len(), &args.metric),
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&events);
+            json.map_err(|error| CommandError::new(Exit::Bug, format!("history as JSON: {error}")))? + "\n"
+        }
+    })?;
+    Ok(Exit::Good)
+}
+
+/// The summaries under a folder, oldest first. One that cannot be read is a gap, and is named.
+fn summaries(folder: &Path) -> Result<Vec<Summary>, CommandError> {
+    let entries = fs::read_dir(folder)
+        .map_err(|error| CommandError::usage(format!("{} cannot be read: {error}", folder.display())))?;
+    let mut found = Vec::new();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path().join(SUMMARY))).filter(|path| path.is_file()) {
+        let read = fs::read_to_string(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
+        let parsed = |text: String| {
+            store::parse_versioned::<Summary>(&text, &path).map_err(|error: store::StoreError| error.to_string())
+        };
+        match read.and_then(parsed) {
+            Ok(summary) => found.push(summary),
+            Err(why) => say(format_args!("warning: {why}: left out")),
+        }
+    }
+    found.sort_by(|a, b| (&a.started, &a.run).cmp(&(&b.started, &b.run)));
+    let Some(newest) = found.last() else {
+        return Err(CommandError::usage(format!(
+            "{} holds no run with a {SUMMARY} that can be read: name the folder of one scenario, such as runs/nightly",
+            folder.display()
+        )));
+    };
+    if let Some(other) = found.iter().find(|summary| summary.scenario != newest.scenario) {
+        return Err(CommandError::usage(format!(
+            "{} holds runs of {} and of {}: name the folder of one scenario",
+            folder.display(),
+            newest.scenario,
+            other.scenario
+        )));
+    }
+    if found.len() < FEWEST_NIGHTS {
+        say(format_args!("note: {} of the {FEWEST_NIGHTS} runs that a search needs: nothing is searched", found.len()));
+    }
+    Ok(found)
+}
+
+/// One value per run for every cell that any run has; a cell that did not complete, or was not in the matrix, is a gap.
+fn series(summaries: &[Summary], metric: &str) -> BTreeMap<String, Vec<Option<f64>>> {
+    let mut series: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
+    for (index, summary) in summaries.iter().enumerate() {
+        for cell in summary.cells.iter().filter(|cell| cell.end == Some(End::Completed)) {
+            let Some(figure) = cell.figure(metric) else { continue };
+            let values = series.entry(cell.cell.id.0.clone()).or_insert_with(|| vec![None; summaries.len()]);
+            values[index] = Some(figure.estimate.point);
+        }
+    }
+    series
+}
+
+fn events(summaries: &[Summary], series: &BTreeMap<String, Vec<Option<f64>>>) -> Vec<Event> {
+    let run = |index: usize| summaries[index].run.clone();
+    let found: Vec<_> = series.values().map(|values| history(values)).collect();
+    let shared = common_shifts(&found).into_iter().map(|shift| Event {
+        cell: None,
+        kind: "common-shift",
+        run: run(shift.night),
+        earliest: run(shift.night),
+        latest: run(shift.night),
+        effect: Some(shift.effect),
+        cells: shift.cells.len(),
+    });
+    let mut events: Vec<Event> = shared.collect();
+    for (cell, found) in series.keys().zip(&found) {
+        events.extend(found.changes.iter().map(|change| Event {
+            cell: Some(cell.clone()),
+            kind: if change.shape == Shape::Step { "step" } else { "drift" },
+            run: run(change.night),
+            earliest: run(change.earliest),
+            latest: run(change.latest),
+            effect: Some(change.effect),
+            cells: 1,
+        }));
+        events.extend(found.outliers.iter().map(|night| Event {
+            cell: Some(cell.clone()),
+            kind: "outlier",
+            run: run(*night),
+            earliest: run(*night),
+            latest: run(*night),
+            effect: None,
+            cells: 1,
+        }));
+    }
+    events
+}
+
+fn text(events: &[Event], runs: usize, metric: &str) -> String {
+    let mut text = format!("{metric} over {runs} runs\n");
+    if events.is_empty() {
+        text.push_str("no lasting change found\n");
+    }
+    for event in events {
+        let cell = event.cell.as_deref().map_or_else(|| format!("{} cells", event.cells), one_line);
+        let effect = event.effect.map_or_else(String::new, |effect| format!("{:+.2} %", 100.0 * effect));
+        let range = if event.earliest == event.latest {
+            one_line(&event.run)
+        } else {
+            format!("{} ({} to {})", one_line(&event.run), one_line(&event.earliest), one_line(&event.latest))
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}\t{cell}\t{effect}\t{range}", event.kind);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run folder with one cell at `value`, in its place in time by `night`.
+    fn store(folder: &Path, night: usize, scenario: &str, value: f64) {
+        let run = folder.join(format!("run-{night:03}"));
+        let text = format!(
+            r#"{{"format":1,"run":"run-{night:03}","scenario":"{scenario}","started":"2026-01-01T00:{:02}:{:02}Z",
+            "backend":"cpu","machines":[],"build":{{"version":"0","binary":""}},"cells":[{{"cell":{{"id":"a","parameters":{{}}}},
+            "end":{{"end":"completed"}},"rounds":1,"figures":[{{"name":"tokens_per_second","unit":"1/s","better":"higher",
+            "estimate":{{"point":{value},"low":1.0,"high":1.0,"confidence":0.95,"rounds":[],"samples":1,"round_sd_log":0.0,
+            "step_sd_log":0.0}}}}]}}]}}"#,
+            night / 60,
+            night % 60
+        );
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join(SUMMARY), text).unwrap();
+    }
+
+    #[test]
+    fn a_step_is_named_by_its_run_and_an_unreadable_summary_is_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        for night in 0..80 {
+            let level = if night < 50 { 100.0 } else { 90.0 };
+            store(folder.path(), night, "nightly", level + (night * 7 % 5) as f64 * 0.1);
+        }
+        fs::write(folder.path().join("run-010").join(SUMMARY), "{").unwrap();
+        let summaries = summaries(folder.path()).unwrap();
+        assert_eq!(summaries.len(), 79);
+        let events = events(&summaries, &series(&summaries, "tokens_per_second"));
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!((events[0].kind, events[0].run.as_str()), ("step", "run-050"));
+        assert!(text(&events, 79, "tokens_per_second").contains("step\ta\t-10"), "{events:?}");
+        assert!(series(&summaries, "no_such_metric").is_empty());
+    }
+
+    #[test]
+    fn a_folder_of_two_scenarios_or_of_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(summaries(folder.path()).unwrap_err().text.contains("holds no run"));
+        store(folder.path(), 0, "nightly", 1.0);
+        store(folder.path(), 1, "study", 1.0);
+        assert!(summaries(folder.path()).unwrap_err().text.contains("holds runs of study and of nightly"));
+    }
+}
