@@ -192,7 +192,7 @@ mod tests {
         let run = folder.join(format!("run-{night:03}"));
         let text = format!(
             r#"{{"format":1,"run":"run-{night:03}","scenario":"{scenario}","started":"2026-01-01T00:{:02}:{:02}Z",
-            "backend":"cpu","machines":[],"build":{{"version":"0","binary":""}},"cells":[{{"cell":{{"id":"a","parameters":{{}}}},
+            "backend":"cpu","machines":[],"build":{{"version":"0","binary":""}},"cells":[{{"cell":{{"id":"a","workload":"w","parameters":{{}}}},
             "end":{{"end":"completed"}},"rounds":1,"figures":[{{"name":"tokens_per_second","unit":"1/s","better":"higher",
             "estimate":{{"point":{value},"low":1.0,"high":1.0,"confidence":0.95,"rounds":[],"samples":1,"round_sd_log":0.0,
             "step_sd_log":0.0}}}}]}}]}}"#,
@@ -216,7 +216,7 @@ mod tests {
         let events = events(&summaries, &series(&summaries, "tokens_per_second"));
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!((events[0].kind, events[0].run.as_str()), ("step", "run-050"));
-        assert!(text(&events, 79, "tokens_per_second").contains("step\ta\t-10"), "{events:?}");
+        assert!(text(&events, 79, "tokens_per_second").contains("step\ta\t-9.98 %\trun-050\n"), "{events:?}");
         assert!(series(&summaries, "no_such_metric").is_empty());
     }
 
