@@ -1,0 +1,136 @@
+//! What the nights of a machine are like: the synthetic families that the judgement is held against. Logs of speeds come out;
+//! nothing here knows how they are judged.
+
+use crate::random::Random;
+
+/// Cells of the matrix.
+pub(crate) const CELLS: usize = 100;
+/// Rounds of every cell in every night.
+pub(crate) const ROUNDS: usize = 5;
+/// Steps of a round, where the noise of steps is what a family is about.
+const STEPS: f64 = 30.0;
+/// Standard deviation of the log of one canary reading that has nothing to do with the machine's state.
+const CANARY_SD: f64 = 0.003;
+
+/// How nights, rounds and cells scatter.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// Rounds are independent, with this standard deviation of the log.
+    Gaussian(f64),
+    /// Each cell's level wanders from night to night, AR(1) with 0.5 and sd 1 %; rounds add 0.5 %.
+    WanderingCells,
+    /// One level of all cells wanders from night to night, AR(1) with 0.5 and sd 1 %; rounds add 0.5 %.
+    WanderingMachine,
+    /// A fifth of the processes run at clocks 3 % lower; rounds add 0.25 %.
+    TwoClocks,
+    /// Student's t with 3 degrees of freedom, scaled to sd 1 %.
+    HeavyTails,
+    /// The machine is 3 % slower on 30 % of the nights; rounds add 0.5 %.
+    SlowNights,
+    /// The room drifts by 0.1 % a night, and every night the chip warms by 1 % over its rounds; rounds add 0.5 %.
+    Temperature,
+    /// Steps within a process scatter by 0.3 to 30 %, each cell in its own way; processes by 0.25 %.
+    Steps,
+}
+
+/// One family with its name for tables and for choosing it.
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+}
+
+/// Every family, in the order of the tables.
+pub(crate) const FAMILIES: [Family; 11] = [
+    Family { name: "gaussian-0.25%", kind: Kind::Gaussian(0.0025) },
+    Family { name: "gaussian-0.5%", kind: Kind::Gaussian(0.005) },
+    Family { name: "gaussian-1%", kind: Kind::Gaussian(0.01) },
+    Family { name: "gaussian-2%", kind: Kind::Gaussian(0.02) },
+    Family { name: "ar1-cells", kind: Kind::WanderingCells },
+    Family { name: "ar1-machine", kind: Kind::WanderingMachine },
+    Family { name: "two-clocks", kind: Kind::TwoClocks },
+    Family { name: "heavy-tails", kind: Kind::HeavyTails },
+    Family { name: "slow-nights", kind: Kind::SlowNights },
+    Family { name: "temperature", kind: Kind::Temperature },
+    Family { name: "step-noise", kind: Kind::Steps },
+];
+
+/// One night: logs of the speeds and of the canary by cell and round.
+pub(crate) struct Night {
+    /// `speed[cell][round]`, 0 where nothing disturbs.
+    pub(crate) speed: Vec<[f64; ROUNDS]>,
+    /// `canary[cell][round]`, likewise.
+    pub(crate) canary: Vec<[f64; ROUNDS]>,
+}
+
+/// A machine and its code over consecutive nights.
+pub(crate) struct World {
+    kind: Kind,
+    random: Random,
+    /// Level of each cell, and in the last place that of the machine.
+    levels: Vec<f64>,
+    /// Standard deviation of one step of each cell.
+    step_sd: Vec<f64>,
+}
+
+impl World {
+    /// A world in its stationary state.
+    pub(crate) fn new(kind: Kind, seed: u64) -> Self {
+        let mut random = Random::seeded(seed);
+        let step_sd = (0..CELLS).map(|_| 0.003 * 100.0_f64.powf(random.uniform())).collect();
+        let levels = (0..=CELLS).map(|_| 0.01 * random.normal()).collect();
+        Self { kind, random, levels, step_sd }
+    }
+
+    /// The next night of unchanged code.
+    pub(crate) fn night(&mut self) -> Night {
+        match self.kind {
+            Kind::WanderingCells | Kind::WanderingMachine => {
+                let innovation = 0.01 * 0.75_f64.sqrt();
+                self.levels.iter_mut().for_each(|level| *level = 0.5 * *level + innovation * self.random.normal());
+            }
+            Kind::Temperature => self.levels[CELLS] += 0.001 * self.random.normal(),
+            _ => {}
+        }
+        // What the whole machine does tonight, and so the canary too.
+        let tonight = match self.kind {
+            Kind::WanderingMachine | Kind::Temperature => self.levels[CELLS],
+            Kind::SlowNights if self.random.uniform() < 0.3 => -0.03,
+            _ => 0.0,
+        };
+        let mut night = Night { speed: vec![[0.0; ROUNDS]; CELLS], canary: vec![[0.0; ROUNDS]; CELLS] };
+        for cell in 0..CELLS {
+            for round in 0..ROUNDS {
+                let machine = tonight + self.machine(round);
+                night.canary[cell][round] = machine + CANARY_SD * self.random.normal();
+                night.speed[cell][round] = machine + self.own(cell);
+            }
+        }
+        night
+    }
+
+    /// What the machine does in one round beyond the night's level.
+    fn machine(&mut self, round: usize) -> f64 {
+        match self.kind {
+            Kind::TwoClocks if self.random.uniform() < 0.2 => -0.03,
+            Kind::Temperature => -0.01 * round as f64 / (ROUNDS - 1) as f64,
+            _ => 0.0,
+        }
+    }
+
+    /// What the process of one cell does in one round, which the canary does not see.
+    fn own(&mut self, cell: usize) -> f64 {
+        let normal = self.random.normal();
+        match self.kind {
+            Kind::Gaussian(sd) => sd * normal,
+            Kind::WanderingCells => self.levels[cell] + 0.005 * normal,
+            Kind::TwoClocks => 0.0025 * normal,
+            // t(3) has variance 3.
+            Kind::HeavyTails => {
+                let chi2: f64 = (0..3).map(|_| self.random.normal().powi(2)).sum();
+                0.01 / 3.0_f64.sqrt() * normal / (chi2 / 3.0).sqrt()
+            }
+            Kind::WanderingMachine | Kind::SlowNights | Kind::Temperature => 0.005 * normal,
+            Kind::Steps => 0.0025 * normal + self.step_sd[cell] / STEPS.sqrt() * self.random.normal(),
+        }
+    }
+}
