@@ -34,8 +34,8 @@ pub struct Decision {
 pub fn decide(effect: &Effect, better: Better, policy: &Policy, confidence: f64) -> Decision {
     let relative = effect.scale.relative(effect.difference);
     let error = effect.standard_error(effect.rounds);
-    let critical = stats::t_quantile(0.5 + confidence / 2.0, effect.df);
-    let (Some(error), Some(critical)) = (error, critical) else {
+    let reach = effect.reach(effect.rounds, confidence);
+    let (Some(error), Some((below, above))) = (error, reach) else {
         return Decision {
             verdict: Verdict::Undecided,
             reason: "too-few-rounds",
@@ -45,9 +45,13 @@ pub fn decide(effect: &Effect, better: Better, policy: &Policy, confidence: f64)
             rounds_to_decide: Some(effect.rounds.max(1) + 1),
         };
     };
-    let half = critical * error;
-    let low = effect.scale.relative(effect.difference - half);
-    let high = effect.scale.relative(effect.difference + half);
+    let low = effect.scale.relative(effect.difference - below);
+    let high = effect.scale.relative(effect.difference + above);
+    // What must be passed for the worse: no change lies beyond that end of the interval.
+    let worse = match better {
+        Better::Higher => above,
+        Better::Lower => below,
+    };
     let (verdict, reason) = judged(relative, low, high, better, policy);
     let undecided = verdict == Verdict::Undecided;
     Decision {
@@ -55,7 +59,7 @@ pub fn decide(effect: &Effect, better: Better, policy: &Policy, confidence: f64)
         reason,
         effect: relative,
         interval: Some((low, high)),
-        detectable: detectable(effect, better, policy, error, critical),
+        detectable: detectable(effect, better, policy, error, worse),
         rounds_to_decide: if undecided { rounds_to_decide(effect, policy, confidence) } else { None },
     }
 }
@@ -80,7 +84,7 @@ fn judged(effect: f64, low: f64, high: f64, better: Better, policy: &Policy) -> 
 ///
 /// The estimate of a true change d is d plus a t-distributed error, so d is the larger of the two thresholds plus the error's
 /// quantile at [`POWER`]: the usual shifted-t approximation of the noncentral t, within 2 % of it from 4 degrees of freedom on.
-fn detectable(effect: &Effect, better: Better, policy: &Policy, error: f64, critical: f64) -> Option<f64> {
+fn detectable(effect: &Effect, better: Better, policy: &Policy, error: f64, reach: f64) -> Option<f64> {
     let towards = |share: f64| match better {
         Better::Higher => -effect.scale.relative(-share),
         Better::Lower => effect.scale.relative(share),
@@ -89,17 +93,15 @@ fn detectable(effect: &Effect, better: Better, policy: &Policy, error: f64, crit
         Better::Higher => -effect.scale.difference(-policy.margin),
         Better::Lower => effect.scale.difference(policy.margin),
     };
-    let threshold = margin.max(critical * error);
+    let threshold = margin.max(reach);
     Some(towards(threshold + stats::t_quantile(POWER, effect.df)? * error))
 }
 
 /// The fewest rounds of this run at which the same estimate would have been decided either way; `None` if none up to 1000 do.
 fn rounds_to_decide(effect: &Effect, policy: &Policy, confidence: f64) -> Option<u32> {
     let decided = |rounds: u32| -> bool {
-        let df = effect.df + f64::from(rounds - effect.rounds);
-        let critical = stats::t_quantile(0.5 + confidence / 2.0, df).unwrap_or(f64::INFINITY);
-        let half = critical * effect.standard_error(rounds).unwrap_or(f64::INFINITY);
-        let (low, high) = (effect.difference - half, effect.difference + half);
+        let (below, above) = effect.reach(rounds, confidence).unwrap_or((f64::INFINITY, f64::INFINITY));
+        let (low, high) = (effect.difference - below, effect.difference + above);
         let (low, high) = (effect.scale.relative(low), effect.scale.relative(high));
         let estimate = effect.scale.relative(effect.difference);
         judged(estimate, low, high, Better::Higher, policy).0 != Verdict::Undecided

@@ -7,7 +7,7 @@
 use stepwatch_record::figure::{CellFigures, Summary};
 
 use crate::figures::{FLOOR_SD_LOG, group};
-use crate::stats::{self, Group, Spread};
+use crate::stats::{self, Group, Shape, Spread};
 
 /// On which scale a change is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,10 @@ pub struct Effect {
     pub fixed_variance: f64,
     /// Degrees of freedom of the standard error.
     pub df: f64,
+    /// Shape of the rounds' distribution, common to the cells; normal unless the rounds show otherwise.
+    pub shape: Shape,
+    /// Σ 1/n_r² / R³ and Σ 1/n_r³ / R⁴ over the R reference runs of n_r rounds: their part in the third and fourth cumulants.
+    pub reference_parts: (f64, f64),
     /// Rounds of this run.
     pub rounds: u32,
     /// Reference runs with this figure.
@@ -68,6 +72,26 @@ impl Effect {
     #[must_use]
     pub fn standard_error(&self, rounds: u32) -> Option<f64> {
         Some((self.round_variance? / f64::from(rounds.max(1)) + self.fixed_variance).sqrt())
+    }
+
+    /// How far the interval reaches below and above `difference` at a two-sided `confidence`, if this run had so many rounds.
+    ///
+    /// Student's t, and further out where the shape of the rounds leaves a mean of so few of them skewed or heavy-tailed.
+    #[must_use]
+    pub fn reach(&self, rounds: u32, confidence: f64) -> Option<(f64, f64)> {
+        let error = self.standard_error(rounds)?;
+        let df = self.df + (f64::from(rounds) - f64::from(self.rounds)).max(0.0);
+        let critical = stats::t_quantile(0.5 + confidence / 2.0, df)?;
+        let n = f64::from(rounds.max(1));
+        let sd_share = self.round_variance?.sqrt() / error;
+        let (square, cube) = self.reference_parts;
+        let shape = Shape {
+            skewness: self.shape.skewness * sd_share.powi(3) * (1.0 / (n * n) - square),
+            kurtosis: self.shape.kurtosis * sd_share.powi(4) * (1.0 / n.powi(3) + cube),
+        };
+        let (low, high) = stats::further(shape, stats::normal_quantile(0.5 + confidence / 2.0)?);
+        // The change is the estimate less its error: a long lower tail of the error lengthens the interval upwards.
+        Some(((critical + high) * error, (critical + low) * error))
     }
 }
 
@@ -157,7 +181,11 @@ fn estimate(sides: &[&Sides]) -> Vec<Option<Effect>> {
         sides.iter().map(|sides| sides.reference.iter().filter_map(|run| stats::mean(run)).collect()).collect();
     let rounds = stats::moderate(&within, floor);
     let runs = stats::between_runs(&means, floor);
-    sides.iter().zip(rounds).zip(runs).map(|((sides, rounds), runs)| effect(sides, rounds, runs)).collect()
+    let groups: Vec<Vec<&[f64]>> =
+        sides.iter().map(|sides| sides.reference.iter().chain([&sides.run]).map(Vec::as_slice).collect()).collect();
+    let variances: Vec<f64> = within.iter().map(|group| group.variance).collect();
+    let shape = stats::common_shape(&groups, &variances);
+    sides.iter().zip(rounds).zip(runs).map(|((sides, rounds), runs)| effect(sides, rounds, runs, shape)).collect()
 }
 
 /// The variance between rounds of one cell, over this run and its reference runs, each around its own mean.
@@ -168,11 +196,14 @@ fn within(sides: &Sides) -> Group {
     Group { variance: if df > 0.0 { squares / df } else { 0.0 }, df }
 }
 
-fn effect(sides: &Sides, rounds: Option<Spread>, runs: Option<Spread>) -> Option<Effect> {
+fn effect(sides: &Sides, rounds: Option<Spread>, runs: Option<Spread>, shape: Shape) -> Option<Effect> {
     let difference = stats::mean(&sides.run)? - mean_of_means(&sides.reference)?;
     let count = sides.reference.len() as f64;
     // Σ(1/n_r)/R: the share of σ² in the variance of one reference run's mean.
     let share = sides.reference.iter().map(|run| 1.0 / run.len() as f64).sum::<f64>() / count;
+    let parts = |power: i32| {
+        sides.reference.iter().map(|run| (run.len() as f64).powi(-power)).sum::<f64>() / count.powi(power + 1)
+    };
     let sigma2 = rounds.map(|spread| spread.variance);
     // Of runs whose means scatter no more than their rounds explain, nothing more is assumed than the rounds say.
     let between = runs.filter(|runs| runs.variance > sigma2.unwrap_or(0.0) * share);
@@ -189,6 +220,8 @@ fn effect(sides: &Sides, rounds: Option<Spread>, runs: Option<Spread>) -> Option
         round_variance: sigma2.or(between.map(|_| 0.0)),
         fixed_variance: tau2 * (1.0 + 1.0 / count) + sigma2.unwrap_or(0.0) * share / count,
         df,
+        shape,
+        reference_parts: (parts(2), parts(3)),
         rounds: sides.run.len() as u32,
         runs: sides.reference.len() as u32,
         alone: rounds.is_some_and(|rounds| rounds.alone),

@@ -3,9 +3,11 @@
 mod describe;
 mod moderate;
 mod runs;
+mod shape;
 mod student;
 
 pub use describe::{log_mean, logs, mad, mean, median, quantile, sd};
 pub use moderate::{Group, Spread, moderate};
 pub use runs::between_runs;
+pub use shape::{Shape, common_shape, further};
 pub use student::{interval, normal_quantile, t_quantile, welch_df};
