@@ -1,6 +1,6 @@
 //! How often unchanged code is called slower and slower code is found, on synthetic nights of known truth.
 //!
-//! `cargo bench -p stepwatch-verdict --bench error_rates -- [CELL_NIGHTS] [FAMILY…]`: cell-nights a family (100,000 unless
+//! `cargo bench -p stepwatch-verdict --bench error_rates -- [CELL_NIGHTS] [seed=N] [FAMILY…]`: cell-nights a family (100,000 unless
 //! given; the published figures took 1,000,000) and parts of the families' names, or `detection`. Seeds are fixed: a night has
 //! its own, so the figures do not depend on the number of threads.
 #![expect(clippy::print_stdout, reason = "the tables are what this program is for")]
@@ -20,7 +20,7 @@ use stepwatch_record::figure::Summary;
 use families::{CELLS, FAMILIES, Family, Kind, ROUNDS, World};
 use judge::{Counts, Judge, summary};
 
-/// The first seed; night number k of a family has this plus k, times a large odd number.
+/// The first seed unless another is asked for; night number k of a family has this plus k, times a large odd number.
 const SEED: u64 = 20_261_124;
 /// Nights in the reference.
 const REFERENCE: usize = 10;
@@ -39,11 +39,13 @@ fn main() {
     // `cargo test --benches` runs this too, without `--bench`: then only that it runs at all is of interest.
     let benched = std::env::args().any(|argument| argument == "--bench");
     let cell_nights = arguments.iter().find_map(number).unwrap_or(if benched { 100_000 } else { 200 });
-    let chosen: Vec<&String> = arguments.iter().filter(|argument| number(argument).is_none()).collect();
+    let first = arguments.iter().find_map(|argument| argument.strip_prefix("seed=")?.parse().ok()).unwrap_or(SEED);
+    let names = |argument: &&String| number(argument).is_none() && !argument.starts_with("seed=");
+    let chosen: Vec<&String> = arguments.iter().filter(names).collect();
     let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|part| name.contains(part.as_str()));
     let nights = (cell_nights / CELLS as u64).max(1);
 
-    println!("{}; {}; first seed {SEED}", date(), machine());
+    println!("{}; {}; first seed {first}", date(), machine());
     println!(
         "{CELLS} cells, {ROUNDS} rounds, reference of {REFERENCE} nights, margin {MARGIN}, false_alarms {FALSE_ALARMS}"
     );
@@ -54,12 +56,12 @@ fn main() {
     let judge = Judge::new(MARGIN, FALSE_ALARMS);
     for family in FAMILIES.iter().filter(|family| wanted(family.name)) {
         let start = Instant::now();
-        let counts = unchanged(&judge, family, nights);
+        let counts = unchanged(&judge, family, nights, first);
         println!("{}", row(family.name, &counts));
         eprint_seconds(family.name, start);
     }
     if wanted("detection") {
-        detection(nights.min(MOST_SERIES));
+        detection(nights.min(MOST_SERIES), first);
     }
 }
 
@@ -70,9 +72,9 @@ fn eprint_seconds(name: &str, start: Instant) {
 }
 
 /// Judges `nights` independent nights of unchanged code, each against the nights before it.
-fn unchanged(judge: &Judge, family: &Family, nights: u64) -> Counts {
+fn unchanged(judge: &Judge, family: &Family, nights: u64, first: u64) -> Counts {
     let counts = in_parallel(nights, |night| {
-        let mut world = World::new(family.kind, seed(night));
+        let mut world = World::new(family.kind, seed(first + night));
         let reference = reference(&mut world);
         judge.night(&summary(&world.night()), &reference)
     });
@@ -90,13 +92,13 @@ fn reference(world: &mut World) -> Vec<Summary> {
 
 /// How often a lasting slowdown of one cell of the matrix is found, by policy; a night that is red is not accepted, so the
 /// reference stays as it is.
-fn detection(series: u64) {
+fn detection(series: u64, first: u64) {
     println!("\n| slowdown of one cell | spread | `false_alarms` | series | found on night 1 | by night {NIGHTS} |");
     println!("|---|---|---|---|---|---|");
     for (slower, sd) in [(0.02, 0.01), (0.01, 0.0025)] {
         for false_alarms in [0.005, FALSE_ALARMS, 0.02, 0.05] {
             let judge = Judge::new(MARGIN, false_alarms);
-            let found = in_parallel(series, |number| first_red(&judge, sd, slower, seed(number)));
+            let found = in_parallel(series, |number| first_red(&judge, sd, slower, seed(first + number)));
             let by = |night: usize| {
                 let found = found.iter().filter(|found| found.is_some_and(|first| first <= night)).count();
                 100.0 * found as f64 / series as f64
@@ -126,7 +128,7 @@ fn first_red(judge: &Judge, sd: f64, slower: f64, seed: u64) -> Option<usize> {
 /// The seed of one night. The factor is not the generator's own increment, which would make every night the one before it,
 /// shifted by a single draw.
 fn seed(night: u64) -> u64 {
-    (SEED + night).wrapping_mul(0xd1b5_4a32_d192_ed03)
+    night.wrapping_mul(0xd1b5_4a32_d192_ed03)
 }
 
 /// Calls `work` for 0..count on every core; results in no particular order.

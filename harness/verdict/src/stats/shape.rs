@@ -13,8 +13,9 @@ pub struct Shape {
 /// A shape is believed from so many standard errors on: one that is there by chance would only widen intervals.
 const BELIEVED: f64 = 4.0;
 
-/// Beyond these the expansion is no longer a quantile; heavier tails are taken to be these.
-const MOST: Shape = Shape { skewness: 1.0, kurtosis: 3.0 };
+/// Beyond these the expansion is no longer a quantile. Heavier tails than this are met elsewhere already: an outlier stands in
+/// the variance of its own cell and hides itself, so that the whole kurtosis would make every cell blind for nothing.
+const MOST: Shape = Shape { skewness: 1.0, kurtosis: 0.5 };
 
 /// The common shape of the observations in `series[series][group]`: each series has its own variance, each group its own mean.
 ///
