@@ -37,6 +37,8 @@ pub struct Judgement {
     pub run: Run,
     /// Its figures.
     pub summary: Summary,
+    /// The runs that it was to be compared with, newest first; which of them may be, the conclusion says.
+    pub reference: Vec<Summary>,
     /// What was concluded.
     pub conclusion: Conclusion,
 }
@@ -57,7 +59,7 @@ impl Judgement {
         let summary = stepwatch_verdict::figures::summarise(&run);
         let findings = run.manifest.asked.findings.clone();
         let conclusion = stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings);
-        Ok(Self { run, summary, conclusion })
+        Ok(Self { run, summary, reference, conclusion })
     }
 
     /// What the reports are made from.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use stepwatch_record::figure::CellFigures;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
+use stepwatch_verdict::compare::Comparison;
 
 use super::{CommandError, Places, emit};
 use crate::exit::Exit;
@@ -55,12 +56,17 @@ fn find_cell<'a>(run: &'a Run, name: &str) -> Result<&'a Cell, CommandError> {
     let fitting = if exact.is_empty() { cells.iter().filter(|cell| cell.id.0.contains(name)).collect() } else { exact };
     match fitting.as_slice() {
         [cell] => Ok(cell),
-        [] => Err(CommandError::usage(format!(
-            "{} has no cell `{}`; it has {}",
-            run.manifest.id,
-            super::one_line(name),
-            listed(cells.iter())
-        ))),
+        [] => {
+            let near = near(cells, name);
+            let (word, cells) =
+                if near.is_empty() { ("it has", cells.iter().collect()) } else { ("near it are", near) };
+            Err(CommandError::usage(format!(
+                "{} has no cell `{}`; {word} {}",
+                run.manifest.id,
+                super::one_line(name),
+                listed(cells.into_iter())
+            )))
+        }
         several => Err(CommandError::usage(format!(
             "`{}` fits {} cells of {}: {}",
             super::one_line(name),
@@ -70,6 +76,20 @@ fn find_cell<'a>(run: &'a Run, name: &str) -> Result<&'a Cell, CommandError> {
         ))),
     }
 }
+
+/// The cells whose name, or whose hash, is like what was typed; the likest first.
+fn near<'a>(cells: &'a [Cell], name: &str) -> Vec<&'a Cell> {
+    let name = name.to_lowercase();
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, &known.to_lowercase());
+    let of_cell = |cell: &Cell| likeness(&cell.id.0).max(likeness(cell.id.readable()));
+    let mut near: Vec<(f64, &Cell)> = cells.iter().map(|cell| (of_cell(cell), cell)).collect();
+    near.retain(|(likeness, _)| *likeness >= NEAR);
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    near.into_iter().map(|(_, cell)| cell).collect()
+}
+
+/// Of ten letters, four may be wrong.
+const NEAR: f64 = 0.6;
 
 fn listed<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
     let mut names: Vec<&str> = cells.map(|cell| cell.id.0.as_str()).collect();
@@ -132,26 +152,13 @@ fn figures_of(figures: &CellFigures, text: &mut String) -> std::fmt::Result {
 }
 
 fn changes_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
-    let changes: Vec<_> = judgement.conclusion.changes.iter().filter(|change| &change.cell == cell).collect();
     if judgement.conclusion.reference.runs.is_empty() {
         writeln!(text, "\nnot compared: there is no reference run")?;
     }
-    for change in changes {
-        let gated = if change.gated { "gated" } else { "informs" };
-        writeln!(text, "\n{} ({gated}): {} [{}]", change.metric.name, change.verdict.word(), change.reason)?;
-        writeln!(text, "  {}", change.why)?;
-        if let (Some(effect), Some(low), Some(high)) = (change.effect, change.low, change.high) {
-            let confidence = change.confidence.unwrap_or(f64::NAN) * 100.0;
-            let [effect, low, high] = [effect, low, high].map(percent);
-            writeln!(text, "  change {effect}, interval {low} to {high} at {confidence:.2} % confidence")?;
-        }
-        if let Some(detectable) = change.detectable {
-            let blind = if change.blind { ": blind to what the policy asks for" } else { "" };
-            writeln!(text, "  could have seen a worsening of {}{blind}", percent(detectable).trim_start_matches('+'))?;
-        }
-        if let Some(rounds) = change.rounds_to_decide {
-            writeln!(text, "  about {rounds} rounds would decide")?;
-        }
+    let comparison = Comparison::new(&judgement.run, &judgement.summary, &judgement.reference);
+    for part in stepwatch_verdict::explain::explain(&comparison, &judgement.conclusion.changes, cell) {
+        writeln!(text, "\n{}", part.title)?;
+        part.lines.iter().try_for_each(|line| writeln!(text, "  {}", super::one_line(line)))?;
     }
     Ok(())
 }

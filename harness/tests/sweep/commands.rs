@@ -62,7 +62,18 @@ fn from_baseline_to_regression_and_back() {
         assert!(told.stdout.contains("regressed"), "{format}: {}", told.stdout);
     }
     let told = stage.run(&["explain", "latest", "script/kind=a"]).exits(0);
-    assert!(told.stdout.contains("tokens_per_second (gated): regressed ["), "{}", told.stdout);
+    for text in [
+        "tokens_per_second (gated): regressed [",
+        "this run: 900.2 tokens/s over 5 rounds: 900 tokens/s, 900.1 tokens/s",
+        "over 1 run: ",
+        "shared equally by 5 gated comparisons, 0.20 % each",
+        "noise of rounds within a run: 0.01",
+        "noise between runs of the same code: unknown with one reference run",
+        "a change matters from 1.0 % on",
+    ] {
+        assert!(told.stdout.contains(text), "{text} is not in:\n{}", told.stdout);
+    }
+    assert_eq!(told.stdout.matches("\n  used: ").count(), 1, "{}", told.stdout);
     let told = stage.run(&["explain", "latest", "script/kind=a", "script/kind=b"]).exits(0);
     assert!(told.stdout.contains("kind: a → b"), "{}", told.stdout);
 
@@ -94,6 +105,10 @@ fn runs_are_named_by_path_id_latest_and_prev() {
     says(&stage.run(&["run", "s.toml", "--baseline", "nowhere"]).exits(2), "there is no run `nowhere`");
     says(&stage.run(&["explain", "latest", "script"]).exits(2), "`script` fits 5 cells");
     says(&stage.run(&["explain", "latest", "zzz"]).exits(2), "has no cell `zzz`; it has script/kind=a~");
+    says(
+        &stage.run(&["explain", "latest", "scrip/kind=c"]).exits(2),
+        "no cell `scrip/kind=c`; near it are script/kind=c~",
+    );
 }
 
 #[test]

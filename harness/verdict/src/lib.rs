@@ -7,6 +7,7 @@ pub mod claims;
 pub mod compare;
 pub mod compatible;
 mod conclude;
+pub mod explain;
 pub mod figures;
 pub mod findings;
 mod headline;

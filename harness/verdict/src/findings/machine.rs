@@ -16,6 +16,11 @@ const CAPPED_SHARE: f64 = 0.1;
 /// Heat is no normal state: a smaller share is worth saying.
 const HOT_SHARE: f64 = 0.01;
 
+/// Whether the clock was held down by power or by heat when a sample ended.
+pub(crate) fn is_held_down(sample: &Sample) -> bool {
+    sample.throttle & (POWER_CAP | THERMAL) != 0
+}
+
 /// Cells measured at the power cap, and cells measured too hot.
 pub(super) fn throttled(run: &Run) -> Vec<Finding> {
     let capped = held_down(run, POWER_CAP, CAPPED_SHARE).map(|(cells, evidence)| Finding {

@@ -10,6 +10,8 @@ mod precision;
 mod rounds;
 mod work;
 
+pub(crate) use machine::is_held_down;
+
 use stepwatch_record::comparison::{Change, JudgedClaim};
 use stepwatch_record::finding::Finding;
 

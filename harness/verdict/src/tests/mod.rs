@@ -2,6 +2,7 @@
 
 mod claims;
 mod error_rates;
+mod explain;
 mod figures;
 mod findings;
 mod properties;
