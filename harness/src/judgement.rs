@@ -12,6 +12,7 @@ use stepwatch_reports::view::View;
 use crate::baseline;
 use crate::commands::CommandError;
 use crate::exit::Exit;
+use crate::scenario::known::KnownFiles;
 use crate::store::{self, CONCLUSION, REPORT, SUMMARY, StoreError};
 
 /// What a run is compared with.
@@ -44,11 +45,11 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Judges a run.
+    /// Judges a run; `known` is what lies beside the accepted runs.
     ///
     /// # Errors
     /// When what it is to be compared with cannot be read, or it is a part of a sweep, which is judged once merged.
-    pub fn new(run: Run, against: &Against) -> Result<Self, CommandError> {
+    pub fn new(run: Run, against: &Against, known: &KnownFiles) -> Result<Self, CommandError> {
         if let Some(shard) = run.manifest.asked.shard {
             return Err(CommandError::usage(format!(
                 "{} is part {} of {} of a sweep and is not judged alone: bring the parts together with `stepwatch merge`",
@@ -58,7 +59,8 @@ impl Judgement {
         let (reference, origin) = reference(&run, against)?;
         let summary = stepwatch_verdict::figures::summarise(&run);
         let findings = run.manifest.asked.findings.clone();
-        let conclusion = stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings);
+        let conclusion =
+            stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings, &known.of_run(&run.manifest));
         Ok(Self { run, summary, reference, conclusion })
     }
 

@@ -608,5 +608,7 @@ fn conclusion() -> Conclusion {
         ],
         waterfalls: Vec::new(),
         trends: Vec::new(),
+        waivers: Vec::new(),
+        annotations: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::CellId;
 use crate::finding::Finding;
 use crate::run::Metric;
+use crate::waiver::{Annotation, JudgedWaiver};
 
 /// The verdict on one metric of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,4 +187,10 @@ pub struct Conclusion {
     /// Trends over earlier runs, where history was given.
     #[serde(default)]
     pub trends: Vec<crate::trend::Trend>,
+    /// Every waiver with what it did.
+    #[serde(default)]
+    pub waivers: Vec<JudgedWaiver>,
+    /// What happened since the oldest run compared with, as people noted it.
+    #[serde(default)]
+    pub annotations: Vec<Annotation>,
 }

@@ -15,6 +15,7 @@ pub mod profile;
 pub mod run;
 pub mod trend;
 pub mod version;
+pub mod waiver;
 pub mod waterfall;
 
 pub use cell::{Cell, CellId, Parameters, Scalar};

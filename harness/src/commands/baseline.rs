@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{CommandError, Places, emit, say};
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unwritable};
+use crate::scenario::known::KnownFiles;
 use crate::{baseline, machine, store};
 
 /// Accepts, revokes or lists the runs that a scenario is compared with.
@@ -58,7 +59,7 @@ pub fn run(args: &Baseline) -> Result<Exit, CommandError> {
 fn accept(args: &Change) -> Result<Exit, CommandError> {
     let reason = reason(args)?;
     let folder = store::find(&args.run, &args.places.out).map_err(CommandError::usage)?;
-    let judgement = Judgement::new(super::load(&folder)?, &Against::Nothing)?;
+    let judgement = Judgement::new(super::load(&folder)?, &Against::Nothing, &KnownFiles::default())?;
     let (run, summary) = (judgement.run, judgement.summary);
     // A reference with holes would turn every later comparison of those cells into "new".
     let holes: Vec<&str> = run

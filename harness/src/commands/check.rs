@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use super::{CommandError, emit, say};
 use crate::exit::Exit;
+use crate::scenario::known::KnownFiles;
 use crate::scenario::{self, Diagnostics, LoadOptions, Scenario};
 
-/// Check scenarios: every error with file, line and what is allowed
+/// Check scenarios, waivers.toml and annotations.toml: every error with file, line and what is allowed
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// Scenario files
+    /// Scenario files; a waivers.toml or annotations.toml is checked as what it is
     #[arg(required = true, value_name = "SCENARIO")]
     pub scenarios: Vec<PathBuf>,
     /// Only these cells, such as 'precision=fp8-*,compile=full'
@@ -24,6 +25,16 @@ pub struct Check {
 pub fn run(args: &Check) -> Result<Exit, CommandError> {
     let mut exit = Exit::Good;
     for path in &args.scenarios {
+        if let Some(checked) = KnownFiles::check(path) {
+            match checked {
+                Ok((entries, what)) => emit(&format!("{}: ok: {}\n", path.display(), counted(entries, what)))?,
+                Err(errors) => {
+                    say(summary(&errors, &path.display().to_string()));
+                    exit = exit.worst(Exit::Usage);
+                }
+            }
+            continue;
+        }
         let options = LoadOptions { filter: args.filter.as_deref(), ..LoadOptions::default() };
         match scenario::load(path, &options) {
             Ok(scenario) => {
@@ -41,13 +52,16 @@ pub fn run(args: &Check) -> Result<Exit, CommandError> {
 
 /// `ok: 8 cells, 1 claim` with the file before it.
 fn verdict(scenario: &Scenario) -> String {
-    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!(
         "{}: ok: {}, {}",
         scenario.file.display(),
         counted(scenario.cells.len(), "cell"),
         counted(scenario.claims.len(), "claim")
     )
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn summary(errors: &Diagnostics, file: &str) -> String {

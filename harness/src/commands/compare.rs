@@ -45,7 +45,7 @@ pub fn run(args: &Compare) -> Result<Exit, CommandError> {
     };
     let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
     let run = super::load(&folder)?;
-    let judgement = Judgement::new(run, &against)?;
+    let judgement = Judgement::new(run, &against, &args.places.known()?)?;
     if judgement.conclusion.reference.runs.is_empty() {
         say(format_args!(
             "note: {} has no accepted baseline: nothing is compared (`stepwatch baseline accept`)",

@@ -39,7 +39,7 @@ pub fn run(args: &Explain) -> Result<Exit, CommandError> {
         Some(name) => super::compare::named(name, &args.places.out)?,
         None => Against::Accepted(args.places.baselines.clone()),
     };
-    let judgement = Judgement::new(super::load(&folder)?, &against)?;
+    let judgement = Judgement::new(super::load(&folder)?, &against, &args.places.known()?)?;
     let cell = find_cell(&judgement.run, &args.cell)?;
     let text = match &args.other {
         None => one(&judgement, cell),

@@ -38,7 +38,11 @@ pub fn run(args: &Merge) -> Result<Exit, CommandError> {
         copy(part, &mut writer).map_err(unwritable)?;
     }
     drop(writer);
-    let judgement = Judgement::new(super::load(&args.output)?, &Against::Accepted(args.places.baselines.clone()))?;
+    let judgement = Judgement::new(
+        super::load(&args.output)?,
+        &Against::Accepted(args.places.baselines.clone()),
+        &args.places.known()?,
+    )?;
     let report = judgement.store(&args.output)?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     say(format_args!("report: {}", report.display()));

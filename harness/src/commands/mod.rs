@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
+use crate::scenario::known::KnownFiles;
 
 pub mod baseline;
 pub mod check;
@@ -80,9 +81,19 @@ pub struct Places {
     /// Where run folders are.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub out: PathBuf,
-    /// Where accepted baselines are.
+    /// Where accepted baselines are, with waivers.toml and annotations.toml beside them.
     #[arg(long, value_name = "DIR", default_value = "baselines")]
     pub baselines: PathBuf,
+}
+
+impl Places {
+    /// What people know, from the files beside the accepted runs.
+    ///
+    /// # Errors
+    /// When one of them is wrong, exit 2: a run must not be judged as if a waiver were not there.
+    pub fn known(&self) -> Result<KnownFiles, CommandError> {
+        KnownFiles::load(&self.baselines).map_err(|errors| CommandError::rendered(errors.for_stderr()))
+    }
 }
 
 /// Reads a stored run and says what was wrong with its folder.

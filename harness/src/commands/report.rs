@@ -39,7 +39,7 @@ pub fn run(args: &Report) -> Result<Exit, CommandError> {
     };
     for name in &args.runs {
         let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
-        let judgement = Judgement::new(super::load(&folder)?, &against)?;
+        let judgement = Judgement::new(super::load(&folder)?, &against, &args.places.known()?)?;
         let path = match &args.output {
             Some(path) => {
                 let html = stepwatch_reports::html::render(&judgement.view()).map_err(unrendered)?;

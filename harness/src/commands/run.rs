@@ -12,6 +12,7 @@ use crate::judgement::{Against, Judgement, unwritable};
 use crate::ledger::{self, Request};
 use crate::progress::Progress;
 use crate::runner::{self, Stopped, Sweep, tree};
+use crate::scenario::known::KnownFiles;
 use crate::scenario::{self, BackendChoice, LoadOptions, PlannedCell, Scenario, Work};
 use crate::store::{self, RunWriter};
 use crate::{device, interrupt, machine};
@@ -78,8 +79,10 @@ struct Planned {
 /// When a scenario, a named baseline or the run folder is wrong, or no device is usable.
 pub fn run(args: &Run) -> Result<Exit, CommandError> {
     let against = against(args)?;
+    // Read before any cell runs: a typo in a waiver must not cost the night that it was written for.
+    let known = args.places.known()?;
     if let Some(name) = &args.resume {
-        return resume(args, name, &against);
+        return resume(args, name, &against, &known);
     }
     // All scenarios are read before any runs: a typo in the last must not cost the time of the first.
     let planned = args.scenarios.iter().map(|path| plan(args, path)).collect::<Result<Vec<_>, _>>()?;
@@ -89,7 +92,7 @@ pub fn run(args: &Run) -> Result<Exit, CommandError> {
         std::fs::create_dir_all(&planned.folder)
             .map_err(|error| CommandError::usage(format!("{} cannot be created: {error}", planned.folder.display())))?;
         let writer = RunWriter::create(&planned.folder, &planned.manifest).map_err(unwritable)?;
-        let ended = sweep(args, &planned, writer, None, &against)?;
+        let ended = sweep(args, &planned, writer, None, &against, &known)?;
         exit = exit.worst(ended);
         if matches!(ended, Exit::Interrupted | Exit::Terminated) {
             break;
@@ -187,7 +190,7 @@ fn begin_workers() -> Result<(), CommandError> {
     Ok(())
 }
 
-fn resume(args: &Run, name: &str, against: &Against) -> Result<Exit, CommandError> {
+fn resume(args: &Run, name: &str, against: &Against, known: &KnownFiles) -> Result<Exit, CommandError> {
     let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
     let manifest = store::load_manifest(&folder).map_err(CommandError::usage)?;
     let planned = replan(folder, manifest)?;
@@ -200,7 +203,7 @@ fn resume(args: &Run, name: &str, against: &Against) -> Result<Exit, CommandErro
     }
     let before = super::load(&planned.folder)?;
     begin_workers()?;
-    sweep(args, &planned, writer, Some(&before), against)
+    sweep(args, &planned, writer, Some(&before), against, known)
 }
 
 /// Plans a stored run again from its scenario, which must not have changed.
@@ -246,6 +249,7 @@ fn sweep(
     mut writer: RunWriter,
     before: Option<&StoredRun>,
     against: &Against,
+    known: &KnownFiles,
 ) -> Result<Exit, CommandError> {
     let manifest = &planned.manifest;
     let mut progress = Progress::new(args.quiet);
@@ -264,7 +268,7 @@ fn sweep(
     drop(writer);
     let again = format!("go on with: stepwatch run --resume {}", quoted(&planned.folder));
     match outcome {
-        Ok(()) => judge(planned, against),
+        Ok(()) => judge(planned, against, known),
         Err(Stopped::Interrupted(exit)) => {
             say(format_args!("interrupted: what was measured is kept; {again}"));
             Ok(exit)
@@ -273,7 +277,7 @@ fn sweep(
     }
 }
 
-fn judge(planned: &Planned, against: &Against) -> Result<Exit, CommandError> {
+fn judge(planned: &Planned, against: &Against, known: &KnownFiles) -> Result<Exit, CommandError> {
     let run = super::load(&planned.folder)?;
     if let Some(shard) = planned.manifest.asked.shard {
         say(format_args!("part {} of {} is measured; judge all parts with `stepwatch merge`", shard.index, shard.of));
@@ -283,7 +287,7 @@ fn judge(planned: &Planned, against: &Against) -> Result<Exit, CommandError> {
             .all(|end| matches!(end, Some(stepwatch_record::End::Completed | stepwatch_record::End::Skipped { .. })));
         return Ok(if all { Exit::Good } else { Exit::CellsFailed });
     }
-    let judgement = Judgement::new(run, against)?;
+    let judgement = Judgement::new(run, against, known)?;
     let report = judgement.store(&planned.folder)?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     emit(&format!("\nreport: {}\n", report.display()))?;

@@ -1,18 +1,38 @@
-//! `stepwatch schema`: the JSON Schema of the scenario file, for editors.
+//! `stepwatch schema`: the JSON Schema of the scenario file, or of the files beside the accepted runs, for editors.
 
 use super::{CommandError, emit};
 use crate::exit::Exit;
 use crate::scenario;
 
-/// Print the JSON Schema of the scenario file; editors complete and check with it
+/// Print the JSON Schema of the scenario file, waivers.toml or annotations.toml; editors complete and check with it
 #[derive(Debug, clap::Args)]
-pub struct Schema {}
+pub struct Schema {
+    /// Of which file.
+    #[arg(value_enum, default_value = "scenario")]
+    of: Of,
+}
+
+/// A file with a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Of {
+    /// A scenario.
+    Scenario,
+    /// `waivers.toml`.
+    Waivers,
+    /// `annotations.toml`.
+    Annotations,
+}
 
 /// Prints the schema.
 ///
 /// # Errors
 /// When stdout cannot be written.
-pub fn run(_: &Schema) -> Result<Exit, CommandError> {
-    emit(&format!("{:#}\n", scenario::schema::schema()))?;
+pub fn run(args: &Schema) -> Result<Exit, CommandError> {
+    let schema = match args.of {
+        Of::Scenario => scenario::schema::schema(),
+        Of::Waivers => scenario::schema::waivers(),
+        Of::Annotations => scenario::schema::annotations(),
+    };
+    emit(&format!("{schema:#}\n"))?;
     Ok(Exit::Good)
 }

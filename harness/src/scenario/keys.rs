@@ -24,6 +24,8 @@ pub(super) enum Holds {
     Number(f64, f64),
     /// A number with its unit of time.
     Duration,
+    /// A day, as text or as TOML's own date.
+    Day,
     /// A count such as `"350M"` or a whole number.
     Count,
     /// `steady` or a whole number.
@@ -259,6 +261,37 @@ pub(super) const AXIS: &[Key] = &[
         "1",
         "Its value where a matrix says nothing; left out of ids, so it never changes.",
     ),
+];
+
+/// `[[waiver]]` of `waivers.toml`.
+pub(super) const WAIVER: &[Key] = &[
+    key("cell", Holds::Text, "none", "\"454m/fp8-*\"", "The cells: an id, its readable part, or a pattern with *."),
+    key("metric", Holds::Text, "none", "\"tokens_per_second\"", "The metric whose regression is known."),
+    key(
+        "limit",
+        Holds::Number(0.0, 1.0),
+        "none",
+        "0.03",
+        "The largest worsening that is waived, as a share between 0 and 1; beyond it the cell is regressed.",
+    ),
+    key("owner", Holds::Text, "none", "\"kim\"", "Who answers for it."),
+    key("expires", Holds::Day, "none", "\"2026-12-31\"", "The last day, UTC, of runs that it holds for."),
+    key("reason", Holds::Text, "none", "\"cuBLAS 13.0.2 picks a slower kernel\"", "Why; it stands in every report."),
+    key("scenario", Holds::Name, "every scenario", "\"fp8-study\"", "The only scenario that it speaks of."),
+];
+
+/// `[[annotation]]` of `annotations.toml`.
+pub(super) const ANNOTATION: &[Key] = &[
+    key("date", Holds::Day, "none", "\"2026-11-20\"", "The day on which it happened, UTC."),
+    key("text", Holds::Text, "none", "\"driver 580.95\"", "What happened; it changes no verdict."),
+    key(
+        "cell",
+        Holds::Text,
+        "every cell",
+        "\"454m/*\"",
+        "The cells it speaks of: an id, its readable part, or a pattern with *.",
+    ),
+    key("scenario", Holds::Name, "every scenario", "\"fp8-study\"", "The only scenario that it speaks of."),
 ];
 
 /// The tables of a scenario file, with what each is for.

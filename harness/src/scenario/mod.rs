@@ -19,6 +19,7 @@ mod exclude;
 mod expand;
 mod filter;
 mod keys;
+pub mod known;
 mod matrix;
 mod measure;
 mod metric;

@@ -84,7 +84,7 @@ pub(super) fn models<'a, 'i>(root: &'a DeTable<'i>, problems: &mut Vec<Problem>)
     named(root, "models", keys::MODEL, problems)
 }
 
-type SpannedTable<'a, 'i> = Spanned<&'a DeTable<'i>>;
+pub(super) type SpannedTable<'a, 'i> = Spanned<&'a DeTable<'i>>;
 
 /// `[name]`, which stands at most once.
 fn one_table<'a, 'i>(root: &'a DeTable<'i>, name: &str, problems: &mut Vec<Problem>) -> Option<SpannedTable<'a, 'i>> {
@@ -107,7 +107,11 @@ fn one_table<'a, 'i>(root: &'a DeTable<'i>, name: &str, problems: &mut Vec<Probl
 }
 
 /// `[[name]]`, which may repeat.
-fn many_tables<'a, 'i>(root: &'a DeTable<'i>, name: &str, problems: &mut Vec<Problem>) -> Vec<SpannedTable<'a, 'i>> {
+pub(super) fn many_tables<'a, 'i>(
+    root: &'a DeTable<'i>,
+    name: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<SpannedTable<'a, 'i>> {
     let Some(value) = root.get(name) else { return Vec::new() };
     let DeValue::Array(items) = value.get_ref() else {
         let title = format!("{} must be a list of tables", quoted(name));

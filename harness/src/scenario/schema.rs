@@ -38,6 +38,44 @@ pub fn schema() -> Value {
     })
 }
 
+/// The schema of `waivers.toml`.
+#[must_use]
+pub fn waivers() -> Value {
+    list_of(
+        "waiver",
+        "Stepwatch waivers",
+        "Regressions that are known: up to a limit and a day they fail no run.",
+        keys::WAIVER,
+    )
+}
+
+/// The schema of `annotations.toml`.
+#[must_use]
+pub fn annotations() -> Value {
+    list_of(
+        "annotation",
+        "Stepwatch annotations",
+        "Events that reports tell beside the runs they fell between.",
+        keys::ANNOTATION,
+    )
+}
+
+/// A file of nothing but `[[name]]`; keys without a default are required.
+fn list_of(name: &str, title: &str, description: &str, keys: &[Key]) -> Value {
+    let mut item = object(keys);
+    item["required"] = keys.iter().filter(|key| key.default == "none").map(|key| key.name).collect::<Vec<_>>().into();
+    let mut properties = Map::new();
+    properties.insert(name.into(), json!({"type": "array", "items": item}));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": description,
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+    })
+}
+
 fn object(keys: &[Key]) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), one(key))).collect();
     json!({"type": "object", "additionalProperties": false, "properties": properties})
@@ -83,6 +121,7 @@ fn holds(holds: Holds) -> Value {
         Holds::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
         Holds::Number(least, most) => json!({"type": "number", "minimum": least, "maximum": most}),
         Holds::Duration => json!({"type": "string", "pattern": "^ *[0-9]+(\\.[0-9]+)? *(ms|s|min|h) *$"}),
+        Holds::Day => json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}),
         Holds::Count => json!({"oneOf": [{"type": "string"}, {"type": "integer", "minimum": 1}]}),
         Holds::Warmup => json!({"oneOf": [{"const": "steady"}, {"type": "integer", "minimum": 0}]}),
         Holds::Table(keys) => object(keys),

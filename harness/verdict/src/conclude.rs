@@ -4,20 +4,32 @@ use stepwatch_record::comparison::{Conclusion, Reference};
 use stepwatch_record::figure::Summary;
 use stepwatch_record::finding::Finding;
 use stepwatch_record::run::Run;
+use stepwatch_record::waiver::Known;
 
 use crate::compare::Comparison;
 use crate::policy::exit::exit_code;
+use crate::policy::waive::{annotations_between, day, waive};
 use crate::{claims, compatible, findings, headline, method, waterfall};
 
 /// Concludes a run.
 ///
 /// `summary` is [`crate::figures::summarise`] of `run`. `reference` holds the summaries of the reference runs, newest first;
 /// empty if there are none. `origin` says where they come from, in words. `extra` are findings made elsewhere (model sizes,
-/// FP8 eligibility), which are ranked among those made here.
+/// FP8 eligibility), which are ranked among those made here. `known` is what people know beside the records, resolved for this run.
 #[must_use]
-pub fn conclude(run: &Run, summary: &Summary, reference: &[Summary], origin: &str, extra: Vec<Finding>) -> Conclusion {
+pub fn conclude(
+    run: &Run,
+    summary: &Summary,
+    reference: &[Summary],
+    origin: &str,
+    extra: Vec<Finding>,
+    known: &Known,
+) -> Conclusion {
     let comparison = Comparison::new(run, summary, reference);
-    let changes = comparison.changes();
+    let mut changes = comparison.changes();
+    let today = day(&run.manifest.started);
+    let waivers = waive(&mut changes, &known.waivers, &run.manifest.metrics, today);
+    let oldest = comparison.usable.iter().map(|summary| day(&summary.started)).min().unwrap_or(today);
     let claims = claims::judge(run, summary);
     let findings = findings::all(&comparison, &changes, &claims, extra);
     Conclusion {
@@ -31,6 +43,8 @@ pub fn conclude(run: &Run, summary: &Summary, reference: &[Summary], origin: &st
         findings,
         waterfalls: waterfall::all(run, summary),
         trends: Vec::new(),
+        waivers,
+        annotations: annotations_between(&known.annotations, oldest, today),
     }
 }
 

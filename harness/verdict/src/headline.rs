@@ -55,7 +55,11 @@ fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], 
     let word = if lost.iter().all(|change| change.verdict == Verdict::Failed) { "failed" } else { word };
     let verb = if cells(&lost).len() == 1 { "is" } else { "are" };
     let verb = if word == "failed" { String::new() } else { format!("{verb} ") };
-    let rest = if comparison.given.is_empty() { "" } else { "; no regression in the others" };
+    let rest = match comparison.given.is_empty() {
+        true => "",
+        false if gated(changes, Verdict::KnownRegressed).is_empty() => "; no regression in the others",
+        false => "; no new regression in the others",
+    };
     Some(format!("{} {verb}{word}: {}: {}{rest}", of(cells(&lost).len(), planned), first.cell.readable(), first.why))
 }
 
@@ -88,15 +92,24 @@ fn compared(comparison: &Comparison<'_>, changes: &[Change], total: usize) -> St
         return format!("not compared: {}", comparison.obstacles.join("; "));
     }
     let unchanged = of_verdict(Verdict::Unchanged);
+    // What is waived is no news, and still no absence of a regression.
+    let new = if of_verdict(Verdict::KnownRegressed) > 0 { "new " } else { "" };
     let blind: Vec<&Change> = changes.iter().filter(|change| change.gated && change.blind).collect();
     if !blind.is_empty() {
         let detect = percent(comparison.run.manifest.policy.detect);
         return format!(
-            "no regression was seen, but {} could not have shown one of {detect}: measure more rounds or accept more runs",
+            "no {new}regression was seen, but {} could not have shown one of {detect}: measure more rounds or accept more runs",
             of(cells(&blind).len(), total)
         );
     }
-    let others = [Verdict::Improved, Verdict::Undecided, Verdict::Incomparable, Verdict::New, Verdict::Skipped];
+    let others = [
+        Verdict::Improved,
+        Verdict::KnownRegressed,
+        Verdict::Undecided,
+        Verdict::Incomparable,
+        Verdict::New,
+        Verdict::Skipped,
+    ];
     let mut parts: Vec<String> = others
         .into_iter()
         .filter(|verdict| of_verdict(*verdict) > 0)
@@ -115,7 +128,7 @@ fn compared(comparison: &Comparison<'_>, changes: &[Change], total: usize) -> St
     if wholly > 0 {
         parts.push(format!("{wholly} unchanged"));
     }
-    format!("no regression: {}", parts.join(", "))
+    format!("no {new}regression: {}", parts.join(", "))
 }
 
 fn gated(changes: &[Change], verdict: Verdict) -> Vec<&Change> {

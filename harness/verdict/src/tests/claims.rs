@@ -2,6 +2,7 @@
 
 use stepwatch_record::comparison::{ClaimVerdict, Conclusion};
 use stepwatch_record::finding::Kind;
+use stepwatch_record::waiver::Known;
 
 use super::scripted::Script;
 use crate::conclude;
@@ -16,7 +17,7 @@ fn script(ratio: f64) -> Script {
 }
 
 fn judge(script: &Script) -> Conclusion {
-    conclude(&script.run, &script.summary(), &[], "", vec![])
+    conclude(&script.run, &script.summary(), &[], "", vec![], &Known::default())
 }
 
 fn kinds(conclusion: &Conclusion) -> Vec<Kind> {

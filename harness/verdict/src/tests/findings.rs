@@ -5,6 +5,7 @@ use stepwatch_record::machine::{GpuState, GpuWatch, Library};
 use stepwatch_record::message::Canary;
 use stepwatch_record::plan::{Plan, SkippedPass};
 use stepwatch_record::profile::{OpClass, Profile};
+use stepwatch_record::waiver::Known;
 
 use super::scripted::{Script, id};
 use crate::conclude;
@@ -13,7 +14,7 @@ const QUIET: [f64; 3] = [1000.0, 1001.0, 999.0];
 
 fn findings(script: &Script, reference: &[Script], extra: Vec<Finding>) -> Vec<Finding> {
     let reference: Vec<_> = reference.iter().map(Script::summary).collect();
-    conclude(&script.run, &script.summary(), &reference, "baseline", extra).findings
+    conclude(&script.run, &script.summary(), &reference, "baseline", extra, &Known::default()).findings
 }
 
 fn cell(name: &str) -> Script {

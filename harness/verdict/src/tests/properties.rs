@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use stepwatch_record::comparison::Verdict;
 use stepwatch_record::run::Better;
+use stepwatch_record::waiver::Known;
 
 use super::scripted::Script;
 use crate::{conclude, stats};
@@ -27,7 +28,7 @@ fn cells(values: &[Vec<f64>], better: Better, unit: f64) -> Script {
 }
 
 fn verdicts(run: &Script, reference: &Script) -> Vec<(Verdict, Option<f64>)> {
-    let conclusion = conclude(&run.run, &run.summary(), &[reference.summary()], "", vec![]);
+    let conclusion = conclude(&run.run, &run.summary(), &[reference.summary()], "", vec![], &Known::default());
     let of_m = conclusion.changes.into_iter().filter(|change| change.metric.name == "m");
     of_m.map(|change| (change.verdict, change.effect)).collect()
 }
@@ -41,7 +42,7 @@ proptest! {
         reference in prop::collection::vec(prop::collection::vec(wild(), 1..4), 1..6),
     ) {
         let (run, reference) = (cells(&run, Better::Higher, 1.0), cells(&reference, Better::Higher, 1.0));
-        let conclusion = conclude(&run.run, &run.summary(), &[reference.summary()], "", vec![]);
+        let conclusion = conclude(&run.run, &run.summary(), &[reference.summary()], "", vec![], &Known::default());
         for cell in &run.run.manifest.cells {
             prop_assert!(conclusion.changes.iter().any(|change| change.cell == cell.id && change.gated));
         }

@@ -2,6 +2,7 @@
 
 use stepwatch_record::comparison::{Change, Conclusion, Verdict};
 use stepwatch_record::run::Better;
+use stepwatch_record::waiver::Known;
 use stepwatch_record::{CellId, End, Run};
 
 use super::scripted::{Script, id};
@@ -18,7 +19,7 @@ fn scaled(factor: f64) -> Vec<f64> {
 
 fn judge(run: &Script, reference: &[Script]) -> Conclusion {
     let reference: Vec<_> = reference.iter().map(Script::summary).collect();
-    conclude(&run.run, &run.summary(), &reference, "accepted baseline", vec![])
+    conclude(&run.run, &run.summary(), &reference, "accepted baseline", vec![], &Known::default())
 }
 
 fn one(name: &str, rates: &[f64]) -> Script {

@@ -1,6 +1,7 @@
 //! Waterfalls: which pairs get one, and that every one adds up to the two measured steps.
 
 use stepwatch_record::profile::{OpClass, Profile};
+use stepwatch_record::waiver::Known;
 
 use super::scripted::{Script, TOKENS, id};
 use crate::conclude;
@@ -30,7 +31,7 @@ type Fall = (String, String, Vec<(String, f64, f64)>);
 
 fn concluded(script: &Script) -> Vec<Fall> {
     let summary = script.summary();
-    let conclusion = conclude(&script.run, &summary, &[], "", vec![]);
+    let conclusion = conclude(&script.run, &summary, &[], "", vec![], &Known::default());
     let ms = |seconds: f64| (seconds * 1e6).round() / 1e3;
     let rows = |steps: &[stepwatch_record::waterfall::WaterfallStep]| {
         steps.iter().map(|s| (s.class.clone(), ms(s.from_seconds), ms(s.to_seconds))).collect()
