@@ -12,6 +12,7 @@ use stepwatch_record::plan::{CastCount, CheckedOp, Plan, PlanFile, SkippedPass, 
 use stepwatch_record::run::{Asked, Better, End, Metric, Policy, Round, RoundRecord, Run, RunManifest, Sample};
 use stepwatch_record::trend::{ChangePoint, Trend, TrendPoint};
 use stepwatch_record::version::CURRENT;
+use stepwatch_record::waiver::{Annotation, JudgedWaiver, Waiver, WaiverState};
 use stepwatch_record::waterfall::{Waterfall, WaterfallStep};
 
 /// What a report is made from.
@@ -65,6 +66,19 @@ pub fn study() -> Inputs {
     made.change(&ids[12], Verdict::Failed, f64::NAN, false);
     made.change(&ids[1], Verdict::Missing, f64::NAN, false);
     made.conclude(&ids);
+    made.conclusion.waivers = vec![
+        waived(
+            WaiverState::Waives,
+            "454m/*",
+            "1 regression; waived up to 4.0 % until 2026-12-31 by kim: cuBLAS 13.0.2",
+        ),
+        waived(WaiverState::Expired, "1b/*", "expired on 2026-11-01 and would waive nothing: remove it"),
+    ];
+    made.conclusion.annotations = vec![Annotation {
+        date: "2026-11-22".into(),
+        text: "cuBLAS 13.0.1 replaced by 13.0.2".into(),
+        cells: Vec::new(),
+    }];
     made.done()
 }
 
@@ -77,6 +91,8 @@ pub fn first_on_cpu() -> Inputs {
     run.manifest.machines[0].gpus.clear();
     run.manifest.machines[0].driver = None;
     conclusion.reference = Reference::default();
+    conclusion.waivers.clear();
+    conclusion.annotations.clear();
     conclusion.changes.retain(|change| matches!(change.verdict, Verdict::Failed | Verdict::Missing));
     conclusion.headline = "12 of 14 cells measured; nothing to compare with yet".into();
     conclusion.exit_code = 3;
@@ -115,6 +131,9 @@ pub fn hostile() -> Inputs {
     made.fail(&ids[0], End::Failed { message: nasty[5].into() });
     made.change(&ids[1], Verdict::Regressed, -0.5, true);
     made.conclude(&ids);
+    made.conclusion.waivers = nasty.map(|text| waived(WaiverState::Unused, text, text)).to_vec();
+    made.conclusion.annotations =
+        nasty.map(|text| Annotation { date: text.into(), text: text.into(), cells: ids.clone() }).to_vec();
     for finding in &mut made.conclusion.findings {
         finding.sentence = nasty[0].into();
         finding.evidence = nasty.map(String::from).to_vec();
@@ -586,6 +605,23 @@ fn findings(bf16: &CellId, fp8: &CellId) -> Vec<Finding> {
             cells: Vec::new(),
         },
     ]
+}
+
+fn waived(state: WaiverState, cell: &str, what: &str) -> JudgedWaiver {
+    let expires = if state == WaiverState::Expired { "2026-11-01" } else { "2026-12-31" };
+    JudgedWaiver {
+        waiver: Waiver {
+            cell: cell.into(),
+            cells: Vec::new(),
+            metric: "tokens_per_second".into(),
+            limit: 0.04,
+            owner: "kim".into(),
+            expires: expires.into(),
+            reason: "cuBLAS 13.0.2".into(),
+        },
+        state,
+        sentence: format!("tokens_per_second of {cell}: {what}"),
+    }
 }
 
 fn conclusion() -> Conclusion {

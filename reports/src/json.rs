@@ -18,6 +18,8 @@
 //! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |
 //! | `claims[]` | `text`, `metric`, `asserts`, `gate`, `verdict`, `pairs[]` of `of`, `over`, `verdict`, `ratio`, `low`, `high`, `why` |
 //! | `findings[]` | `kind`, `severity`, `sentence`, `evidence[]`, `next_step`, `cells[]` |
+//! | `waivers[]` | `cell` (as written), `cells[]`, `metric`, `limit`, `owner`, `expires`, `reason`, `state` (`waives`, `exceeded`, `expired`, `unused`), `sentence` |
+//! | `annotations[]` | `date`, `text`, `cells[]` (empty: all) |
 //! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds` |
 //! | `trends[]` | `cell`, `metric`, `runs`, `newest`, `changes[]` of `run`, `effect` |
 //! | `provenance` | `machines[]` (facts, libraries), `build`, `settings` (name → text), `notes[]`, `damage[]`, `method[]`, `command` |
@@ -29,9 +31,11 @@ use serde_json::{Map, Value, json};
 use crate::ReportError;
 use crate::chart::trend::TrendView;
 use crate::chart::waterfall::WaterfallView;
+use crate::clean;
 use crate::view::View;
 use crate::view::cell::{CellView, Fact};
 use crate::view::change::{ChangeView, ClaimView, FindingView, Link};
+use crate::view::known::{AnnotationView, WaiverView};
 
 /// The report as indented JSON; the schema is in this module's documentation.
 ///
@@ -70,6 +74,8 @@ pub(crate) fn value(view: &View) -> Value {
         "changes": each(view.changes.iter().map(change).collect()),
         "claims": each(view.claims.iter().map(claim).collect()),
         "findings": each(view.findings.iter().map(finding).collect()),
+        "waivers": each(view.waivers.iter().map(waiver).collect()),
+        "annotations": each(view.annotations.iter().map(annotation).collect()),
         "waterfalls": each(view.waterfalls.iter().map(waterfall).collect()),
         "trends": each(view.trends.iter().map(trend).collect()),
         "provenance": provenance(view),
@@ -166,6 +172,26 @@ fn finding(finding: &FindingView) -> Value {
         "next_step": finding.next_step,
         "cells": ids(&finding.cells),
     })
+}
+
+fn waiver(view: &WaiverView) -> Value {
+    let waiver = &view.raw.waiver;
+    let line = |text: &str| clean::line(text);
+    json!({
+        "cell": line(&waiver.cell),
+        "cells": waiver.cells.iter().map(|cell| line(&cell.0)).collect::<Vec<_>>(),
+        "metric": line(&waiver.metric),
+        "limit": waiver.limit,
+        "owner": line(&waiver.owner),
+        "expires": line(&waiver.expires),
+        "reason": line(&waiver.reason),
+        "state": view.mark.word,
+        "sentence": view.sentence,
+    })
+}
+
+fn annotation(note: &AnnotationView) -> Value {
+    json!({"date": note.date, "text": note.text, "cells": ids(&note.cells)})
 }
 
 fn waterfall(waterfall: &WaterfallView) -> Value {

@@ -5,12 +5,13 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use stepwatch_record::comparison::Verdict;
 
 use crate::ReportError;
+use crate::clean;
 use crate::view::View;
 use crate::view::cell::CellView;
 use crate::view::change::{ChangeView, ClaimView};
 use crate::view::mark::Tone;
 
-/// The report as JUnit XML: one suite of cells, one of claims if there are any.
+/// The report as JUnit XML: one suite of cells, one of claims and one of waivers if there are any.
 ///
 /// # Errors
 /// [`ReportError::Junit`] if the XML writer fails, which no input makes it do.
@@ -33,6 +34,20 @@ pub fn render(view: &View) -> Result<String, ReportError> {
             claims.add_test_case(case("claim", &claim.text, of_claim(claim)));
         }
         report.add_test_suite(claims);
+    }
+    // Skipped, whatever it did: a waiver is never a test that passed.
+    if !view.waivers.is_empty() {
+        let mut waivers = TestSuite::new("waivers");
+        for waiver in &view.waivers {
+            let name =
+                format!("{} of {}", clean::line(&waiver.raw.waiver.metric), clean::line(&waiver.raw.waiver.cell));
+            waivers.add_test_case(case(
+                "waiver",
+                &name,
+                skipped(&format!("{}: {}", waiver.mark.word, waiver.sentence)),
+            ));
+        }
+        report.add_test_suite(waivers);
     }
     Ok(report.to_string()?)
 }

@@ -22,6 +22,7 @@ pub fn render(view: &View) -> String {
     problems(view, &mut page);
     matrix(view, &mut page);
     claims(&view.claims, &mut page);
+    waivers(view, &mut page);
     findings(&view.findings, &mut page);
     next_steps(view, &mut page);
     changes(view, &mut page);
@@ -109,6 +110,14 @@ fn head(view: &View, page: &mut Page) {
         page.line("");
         for difference in &view.reference.differences {
             page.line(&format!("- {}", plain(difference)));
+        }
+    }
+    if !view.annotations.is_empty() {
+        page.line("");
+        page.line("Noted since then:");
+        page.line("");
+        for note in &view.annotations {
+            page.line(&format!("- {} {}", plain(&note.date), plain(&note.text)));
         }
     }
 }
@@ -217,6 +226,16 @@ fn claims(claims: &[ClaimView], page: &mut Page) {
                 plain(&pair.why)
             ));
         }
+    }
+}
+
+fn waivers(view: &View, page: &mut Page) {
+    if view.waivers.is_empty() {
+        return;
+    }
+    page.heading("Waivers");
+    for waiver in &view.waivers {
+        page.line(&format!("- {} **{}**: {}", waiver.mark.glyph, waiver.mark.word, plain(&waiver.sentence)));
     }
 }
 

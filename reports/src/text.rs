@@ -18,6 +18,7 @@ pub fn render(view: &View, color: bool) -> String {
     ends(view, &mut page);
     changes(view, &mut page);
     claims(view, &mut page);
+    waivers(view, &mut page);
     findings(view, &mut page);
     next_steps(view, &mut page);
     page.text
@@ -76,6 +77,13 @@ fn head(view: &View, page: &mut Page) {
     page.line(&format!("  {}", view.reference.sentence));
     for difference in &view.reference.differences {
         page.line(&format!("    changed since: {difference}"));
+    }
+    for note in &view.annotations {
+        let cells = match note.cells.len() {
+            0 => String::new(),
+            cells => format!(" ({})", crate::format::count(cells, "cell", "cells")),
+        };
+        page.line(&format!("    noted: {} {}{cells}", note.date, note.text));
     }
     if let Some(emulated) = &view.emulated {
         page.line(&page.tone(&format!("  ! {emulated}"), Tone::Warn));
@@ -202,6 +210,16 @@ fn claims(view: &View, page: &mut Page) {
                 pair.of.cell, pair.over.cell, pair.ratio, pair.why
             ));
         }
+    }
+}
+
+fn waivers(view: &View, page: &mut Page) {
+    if view.waivers.is_empty() {
+        return;
+    }
+    page.heading("Waivers");
+    for waiver in &view.waivers {
+        page.line(&format!("  {}  {}", page.mark(waiver.mark), waiver.sentence));
     }
 }
 

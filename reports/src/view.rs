@@ -5,6 +5,7 @@
 pub mod cell;
 pub mod change;
 pub mod column;
+pub mod known;
 pub mod mark;
 pub mod matrix;
 mod provenance;
@@ -23,6 +24,7 @@ use crate::{clean, format};
 use cell::{CellView, Parts, cell_view};
 use change::{ChangeView, ClaimView, FindingView, Link};
 use column::Column;
+use known::{AnnotationView, WaiverView};
 use matrix::{Axis, Matrix, Slot};
 pub use provenance::{Ledger, MachineView, Provenance};
 pub use summary::{Count, NextStep, Outcome, ReferenceView};
@@ -68,6 +70,10 @@ pub struct View {
     pub claims: Vec<ClaimView>,
     /// Findings, most important first.
     pub findings: Vec<FindingView>,
+    /// Waivers with what each did.
+    pub waivers: Vec<WaiverView>,
+    /// What happened since the oldest run compared with.
+    pub annotations: Vec<AnnotationView>,
     /// Waterfalls between pairs of cells.
     pub waterfalls: Vec<WaterfallView>,
     /// Trends over earlier runs.
@@ -117,6 +123,8 @@ impl View {
             next_steps: summary::next_steps(manifest, conclusion, &cells, &changes, &findings),
             matrix: matrix::matrix(&axes, &cells, &columns, &slots),
             claims: change::claims(&conclusion.claims, &links),
+            waivers: known::waivers(&conclusion.waivers),
+            annotations: known::annotations(&conclusion.annotations, &links),
             waterfalls: conclusion.waterfalls.iter().map(|w| waterfall(w, &links)).collect(),
             trends: conclusion.trends.iter().filter_map(|t| trend(t, &columns, &links)).collect(),
             provenance: provenance::provenance(run, conclusion, &cells),

@@ -86,6 +86,59 @@ fn from_baseline_to_regression_and_back() {
 }
 
 #[test]
+fn a_waived_regression_fails_no_run_and_stands_in_every_report() {
+    let waivers = |expires: &str| {
+        format!(
+            "[[waiver]]\ncell = 'script/kind=[ab]'\nmetric = 'tokens_per_second'\nlimit = 0.15\nowner = 'kim'\n\
+             expires = {expires}\nreason = 'a slower awk'\n\n[[waiver]]\nscenario = 'other'\ncell = 'x'\nmetric = 'y'\n\
+             limit = 0.1\nowner = 'kim'\nexpires = 2000-01-01\nreason = 'z'\n"
+        )
+    };
+    let stage = Stage::new(&[("s.toml", &SCENARIO.replace(", \"c\", \"d\", \"e\"", "")), ("worker.sh", &script("1"))]);
+    stage.run(&["run", "s.toml"]).exits(0);
+    stage.run(&["baseline", "accept", "latest", "--reason", "first"]).exits(0);
+    fs::write(stage.path("worker.sh"), script("0.9")).unwrap();
+    fs::write(stage.path("baselines/waivers.toml"), waivers("9999-12-31")).unwrap();
+    let today = stepwatch::store::newest_first(&stage.path("runs"), None)[0].id[..8].to_owned();
+    let today = format!("{}-{}-{}", &today[..4], &today[4..6], &today[6..]);
+    // The run may begin after midnight, and the note is of the night's earlier day.
+    let note = format!("[[annotation]]\ndate = {today}\ntext = 'a new awk'\n");
+    fs::write(stage.path("baselines/annotations.toml"), note).unwrap();
+
+    let told = stage.run(&["run", "s.toml"]).exits(0);
+    assert!(told.stdout.contains("no new regression: 2 known-regressed"), "{}", told.stdout);
+    for format in ["text", "json", "markdown", "junit"] {
+        let told = stage.run(&["compare", "latest", "--format", format]).exits(0);
+        for text in ["known-regressed", "waived up to 15 % until 9999-12-31 by kim: a slower awk"] {
+            assert!(told.stdout.contains(text), "{format}: {text} is not in:\n{}", told.stdout);
+        }
+        assert!(format == "junit" || told.stdout.contains("a new awk"), "{format}: {}", told.stdout);
+    }
+    let html = fs::read_to_string(std::path::Path::new(&newest(&stage)).join("report.html")).unwrap();
+    for text in ["<h3>Waivers</h3>", "known-regressed", "a slower awk", "a new awk"] {
+        assert!(html.contains(text), "{text}");
+    }
+    let told = stage.run(&["explain", "latest", "script/kind=a"]).exits(0);
+    assert!(told.stdout.contains("tokens_per_second (gated): known-regressed [waived]"), "{}", told.stdout);
+
+    fs::write(stage.path("baselines/waivers.toml"), waivers("2000-01-01")).unwrap();
+    let told = stage.run(&["compare", "latest"]).exits(5);
+    assert!(told.stdout.contains("expired on 2000-01-01, so 2 regressions counted"), "{}", told.stdout);
+    stage.run(&["check", "baselines/waivers.toml", "baselines/annotations.toml"]).exits(0);
+    fs::write(stage.path("baselines/waivers.toml"), waivers("'soon'")).unwrap();
+    for command in [&["compare", "latest"][..], &["run", "s.toml"], &["check", "baselines/waivers.toml"]] {
+        let told = stage.run(command).exits(2);
+        says(&told, "`expires` in [[waiver]] must be a day that exists, as year-month-day");
+        says(&told, "waivers.toml:6:");
+    }
+    for of in ["waivers", "annotations"] {
+        let schema = stage.run(&["schema", of]).exits(0).stdout;
+        let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+        assert_eq!(schema["properties"][of.trim_end_matches('s')]["type"], "array", "{schema}");
+    }
+}
+
+#[test]
 fn runs_are_named_by_path_id_latest_and_prev() {
     let stage = stage();
     says(

@@ -5,6 +5,7 @@ use serde::Serialize;
 use stepwatch_record::comparison::{ClaimVerdict, Verdict};
 use stepwatch_record::finding::Severity;
 use stepwatch_record::run::End;
+use stepwatch_record::waiver::WaiverState;
 
 /// How loud something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -82,6 +83,18 @@ impl Mark {
             ClaimVerdict::Refuted => mark("refuted", "✕", if gate { Tone::Bad } else { Tone::Warn }),
             ClaimVerdict::Undecided => mark("undecided", "◐", Tone::Warn),
         }
+    }
+
+    /// The mark of what a waiver did. What it did not cover is loud as the change that it is.
+    #[must_use]
+    pub fn of_waiver(state: WaiverState) -> Self {
+        let (glyph, tone) = match state {
+            WaiverState::Waives => ("▽", Tone::Warn),
+            WaiverState::Exceeded => ("▼", Tone::Warn),
+            WaiverState::Expired => ("!", Tone::Warn),
+            WaiverState::Unused => ("–", Tone::Mute),
+        };
+        mark(state.word(), glyph, tone)
     }
 
     /// The mark of a finding's severity.

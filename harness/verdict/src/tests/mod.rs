@@ -9,4 +9,5 @@ mod properties;
 pub(crate) mod random;
 pub(crate) mod scripted;
 mod verdicts;
+mod waivers;
 mod waterfall;
