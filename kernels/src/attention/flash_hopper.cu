@@ -2,6 +2,7 @@
 // Source of the schedule: Shah et al. 2024 (FlashAttention-3): one warpgroup's softmax runs under the others' products, and
 // under its own product of the tile before.
 #include "hopper.cuh"
+#include "reduce.cuh"
 
 static constexpr float LOG2E = 1.4426950408889634f;
 

@@ -1,6 +1,7 @@
 //! How attention is launched: the naive form's products through cuBLASLt and its softmax, and the tiled form.
 
 use super::cudnn::{self, Direction};
+use super::hopper;
 use super::{
     FlashBackward, FlashForward, Kernel as Runner, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
 };
@@ -27,11 +28,11 @@ impl Shape {
         clippy::cast_precision_loss,
         reason = "rounded once, as in the reference"
     )]
-    fn softmax_scale(&self) -> f32 {
+    pub(super) fn softmax_scale(&self) -> f32 {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
     }
 
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.heads * self.head_dim
     }
 
@@ -42,7 +43,7 @@ impl Shape {
     }
 
     /// Whether the tensor-core kernels take it.
-    fn on_tensor_cores(&self) -> bool {
+    pub(super) fn on_tensor_cores(&self) -> bool {
         self.dtype == Dtype::Bf16 && matches!(self.head_dim, 64 | 128)
     }
 }
@@ -167,12 +168,20 @@ impl From<cudnn::CudnnError> for GpuError {
 }
 
 impl Launch for FlashForward {
+    /// The counter that blocks take tiles off.
+    fn scratch(&self) -> usize {
+        if self.kernel == Runner::Cudnn { 0 } else { hopper::SCRATCH }
+    }
+
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
         if self.kernel == Runner::Cudnn {
             return by_cudnn(gpu, self.shape, Direction::Forward, operands);
         }
         let s = self.shape;
         let dtype = check(s, operands)?;
+        if hopper::takes(s, gpu) {
+            return hopper::forward(s, gpu, operands);
+        }
         let kernel = if s.on_tensor_cores() {
             Kernel::new(gpu, &FLASH_BF16, &format!("flash_bf16_forward_{}", s.head_dim))?
                 .grid(s.seq.div_ceil(TILE_BF16), s.batch * s.heads)

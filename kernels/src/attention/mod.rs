@@ -5,6 +5,7 @@
 pub mod cudnn;
 mod flash;
 mod heads;
+pub(crate) mod hopper;
 pub(crate) mod launch;
 mod naive;
 mod sample;

@@ -4,7 +4,7 @@
 #include "element.cuh"
 
 // A tensor map as the driver encodes it (`CUtensorMap`), by value in a kernel's parameters.
-struct __align__(64) TensorMap { unsigned char bytes[128]; };
+struct __align__(128) TensorMap { unsigned char bytes[128]; };
 
 static __device__ __forceinline__ unsigned shared_of(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
 

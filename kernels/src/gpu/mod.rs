@@ -15,6 +15,7 @@ mod memory;
 mod prepared;
 pub mod probe;
 pub mod source;
+mod tensor_map;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ pub use mailbox::{Inbox, Outbox};
 pub use memory::Slice;
 pub use prepared::Prepared;
 pub(crate) use prepared::{Call, Kernel};
+pub(crate) use tensor_map::TensorMap;
 
 use crate::attention::Shape;
 use crate::attention::cudnn::{self, Direction};

@@ -15,12 +15,13 @@ pub struct Source {
 }
 
 /// What sources include, by name.
-pub const HEADERS: [Source; 11] = [
+pub const HEADERS: [Source; 12] = [
     Source { name: "adamw.cuh", text: include_str!("../adamw/adamw.cuh") },
     Source { name: "cast.cuh", text: include_str!("../quantise/cast.cuh") },
     Source { name: "cross_entropy.cuh", text: include_str!("../cross_entropy/cross_entropy.cuh") },
     Source { name: "element.cuh", text: include_str!("element.cuh") },
     Source { name: "gradient.cuh", text: include_str!("../gradient/gradient.cuh") },
+    Source { name: "hopper.cuh", text: include_str!("hopper.cuh") },
     Source { name: "reduce.cuh", text: include_str!("reduce.cuh") },
     Source { name: "rows.cuh", text: include_str!("../rmsnorm/rows.cuh") },
     Source { name: "scale.cuh", text: include_str!("../quantise/scale.cuh") },
@@ -30,10 +31,11 @@ pub const HEADERS: [Source; 11] = [
 ];
 
 /// Every source, so that all can be compiled where there is no GPU.
-pub static SOURCES: [&Source; 19] = [
+pub static SOURCES: [&Source; 20] = [
     &adamw::launch::SOURCE,
     &attention::launch::FLASH,
     &attention::launch::FLASH_BF16,
+    &attention::hopper::SOURCE,
     &attention::launch::NAIVE,
     &cast::launch::SOURCE,
     &cross_entropy::launch::SOURCE,
