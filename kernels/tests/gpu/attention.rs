@@ -89,6 +89,42 @@ fn tiled_attention_both_ways() {
     }
 }
 
+/// Lengths around the tiles of the kernel for Hopper: 128 keys, and 192 or 128 queries of groups of 64.
+#[test]
+#[ignore = "needs a GPU"]
+fn tiled_attention_of_every_length() {
+    let gpu = open();
+    for head_dim in [64, 128] {
+        for seq in [1, 63, 64, 65, 127, 128, 129, 191, 192, 193, 257, 1000, 2048, 4096] {
+            let heads = if seq > 1000 { 1 } else { 3 };
+            let shape = Shape { batch: if seq > 200 { 1 } else { 2 }, seq, heads, head_dim, dtype: Dtype::Bf16 };
+            let forward = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
+            check_with(&gpu, &forward, Near::Norm(4e-3), 2, &HashMap::new());
+        }
+    }
+}
+
+/// Scores in the thousands: exponentials overflow unless the running maximum is taken off first.
+#[test]
+#[ignore = "needs a GPU"]
+fn tiled_attention_of_large_logits() {
+    let gpu = open();
+    for head_dim in [64, 128] {
+        let shape = Shape { batch: 2, seq: 333, heads: 2, head_dim, dtype: Dtype::Bf16 };
+        let forward = FlashForward { shape, kernel: Kernel::Flash };
+        let signature = forward.signature();
+        let mut qkv = values(&signature[0], &mut Random::new(5), 2);
+        let width = shape.heads * head_dim;
+        for (index, value) in qkv.iter_mut().enumerate() {
+            if index % (3 * width) < 2 * width {
+                *value *= 20.0;
+            }
+        }
+        let given = HashMap::from([("qkv", qkv)]);
+        check_with(&gpu, &Op::FlashForward(forward), Near::Norm(4e-3), 2, &given);
+    }
+}
+
 /// Context and log-sum-exp of the forward reference.
 fn reference(forward: &Op, qkv: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let params = forward.signature();
