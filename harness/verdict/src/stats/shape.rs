@@ -20,7 +20,7 @@ const MOST: Shape = Shape { skewness: 1.0, kurtosis: 0.5 };
 /// The common shape of the observations in `series[series][group]`: each series has its own variance, each group its own mean.
 ///
 /// Fisher's k-statistics are unbiased in groups of any size from 3 (skewness) and 4 (kurtosis). Only what stands
-/// [`BELIEVED`] standard errors clear of a normal distribution is returned, else 0; kurtosis is never negative.
+/// `BELIEVED` standard errors clear of a normal distribution is returned, else 0; kurtosis is never negative.
 #[must_use]
 pub fn common_shape(series: &[Vec<&[f64]>], variances: &[f64]) -> Shape {
     let (mut third, mut fourth) = (Sum::default(), Sum::default());
