@@ -60,8 +60,33 @@ static __device__ __forceinline__ void copy_out_commit() { asm volatile("cp.asyn
 // Waits until the copies out have read shared memory.
 static __device__ __forceinline__ void copy_out_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
+// Waits until the copies out have been written, as this thread and whom it tells see them.
+static __device__ __forceinline__ void copy_out_written() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+// Bulk copies of contiguous bytes, a multiple of 16: in, out, and out with an fp32 addition to what is there.
+
+static __device__ __forceinline__ void copy_bytes_in(unsigned to, const void* from, unsigned bytes, unsigned barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 ::"r"(to), "l"(from), "r"(bytes), "r"(barrier) : "memory");
+}
+
+static __device__ __forceinline__ void copy_bytes_out(void* to, unsigned from, unsigned bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
+static __device__ __forceinline__ void add_floats_out(float* to, unsigned from, unsigned bytes) {
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;"
+                 ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
 // Orders ordinary stores to shared memory before what the copy engine or the tensor cores read next.
 static __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Four 8 × 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+static __device__ __forceinline__ void store_matrices(unsigned to, const unsigned* r) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                 ::"r"(to), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+}
 
 // Named barriers of some warps.
 static __device__ __forceinline__ void named_sync(int id, int threads) {

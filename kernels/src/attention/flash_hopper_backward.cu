@@ -1,0 +1,493 @@
+// Gradients of tiled attention in bf16 for Hopper: warpgroup products, bulk copies, warps that only fetch and warps that only
+// write. A block owns 128 keys and goes through the queries that see them, from the diagonal on; its gradients of keys and
+// values stay in registers, and its part of every query's gradient is added in global memory, in fp32. Source of the schedule:
+// Shah et al. 2024 (FlashAttention-3).
+//
+// Blocks add to one tile of queries in a fixed order, the block on its diagonal first, which stores instead: results repeat bit
+// for bit, and nothing needs zeroing. A block comes to a tile one step after the block behind it has left, so that the order
+// costs no waiting; and as blocks are taken in that order, the one that is waited for is always at work.
+#include "hopper.cuh"
+#include "reduce.cuh"
+
+static constexpr float LOG2E = 1.4426950408889634f;
+
+#ifndef ORDERED
+#define ORDERED 1
+#endif
+#ifndef RING_STAGES
+#define RING_STAGES 2
+#endif
+
+static constexpr int KEYS = 128;
+static constexpr int STAGES = RING_STAGES;
+static constexpr int GROUPS = 2;
+
+// What a block is made of: one warpgroup that fetches and writes, and two that compute 64 keys each.
+template <int D>
+struct Layout {
+    static constexpr int QUERIES = D == 64 ? 128 : 64;
+    static constexpr int PANELS = D / 64;
+    static constexpr unsigned KEY_BYTES = KEYS * D * 2, QUERY_BYTES = QUERIES * D * 2;
+    // Keys and values of this many blocks at once.
+    static constexpr int BLOCKS = D == 64 ? 2 : 1;
+    // Of the queries of one tile, log-sum-exps and then deltas.
+    static constexpr unsigned ROW_BYTES = 2 * QUERIES * 4;
+    static constexpr unsigned PAIR_BYTES = KEYS * QUERIES * 2;
+    // A group's part of a tile's gradient: 64 × 64 in fp32.
+    static constexpr unsigned PART_BYTES = 64 * 64 * 4;
+    // From the first 1024-byte boundary.
+    static constexpr unsigned VALUES_AT = BLOCKS * KEY_BYTES, QUERIES_AT = 2 * VALUES_AT;
+    static constexpr unsigned GRADIENTS_AT = QUERIES_AT + STAGES * QUERY_BYTES, PAIRS_AT = GRADIENTS_AT + STAGES * QUERY_BYTES;
+    static constexpr unsigned PARTS_AT = PAIRS_AT + PAIR_BYTES, ROWS_AT = PARTS_AT + GROUPS * PART_BYTES;
+    static constexpr unsigned BARRIERS_AT = ROWS_AT + STAGES * ROW_BYTES;
+};
+
+// tiles: of one head's queries; blocks: of its keys.
+struct Work {
+    int seq, heads, problems, tiles, blocks;  // problems: B·H
+    float scale;
+};
+
+struct Place { int problem, batch, head, block, first; };  // first: the first tile of queries that sees the block
+
+template <int D>
+static __device__ __forceinline__ Place place_of(int index, const Work& w) {
+    Place p;
+    p.problem = index / w.blocks;
+    p.block = ORDERED ? w.blocks - 1 - index % w.blocks : index % w.blocks;
+    p.first = p.block * (KEYS / Layout<D>::QUERIES);
+    p.batch = p.problem / w.heads;
+    p.head = p.problem % w.heads;
+    return p;
+}
+
+static __device__ __forceinline__ float exp2_fast(float x) {
+    float out;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
+}
+
+// full: what was fetched is there; empty: nobody reads it any more. Parts are the two groups' gradients of queries.
+template <int BLOCKS>
+struct Barriers {
+    unsigned base;
+    __device__ __forceinline__ unsigned block_full(int i) const { return base + 8 * i; }
+    __device__ __forceinline__ unsigned block_empty(int i) const { return base + 8 * (BLOCKS + i); }
+    __device__ __forceinline__ unsigned query_full(int i) const { return base + 8 * (2 * BLOCKS + i); }
+    __device__ __forceinline__ unsigned query_empty(int i) const { return base + 8 * (2 * BLOCKS + STAGES + i); }
+    __device__ __forceinline__ unsigned gradient_full(int i) const { return base + 8 * (2 * BLOCKS + 2 * STAGES + i); }
+    __device__ __forceinline__ unsigned gradient_empty(int i) const { return base + 8 * (2 * BLOCKS + 3 * STAGES + i); }
+    __device__ __forceinline__ unsigned part_full(int i) const { return base + 8 * (2 * BLOCKS + 4 * STAGES + i); }
+    __device__ __forceinline__ unsigned part_empty(int i) const { return base + 8 * (2 * BLOCKS + 4 * STAGES + GROUPS + i); }
+    static constexpr unsigned BYTES = 8 * (2 * BLOCKS + 4 * STAGES + 2 * GROUPS);
+};
+
+// Where in a ring of tiles: advances stage by stage, the parity changes at every turn.
+struct Ring {
+    int stage = 0;
+    unsigned parity = 0;
+    __device__ __forceinline__ void advance() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// The one thread that fetches. Takes blocks off `next` until none are left; -1 tells the others so.
+template <int D>
+static __device__ __forceinline__ void fetch(const TensorMap* qkv, const TensorMap* dcontext, const float* rows, int* next,
+    const Work& w, unsigned memory, int* taken, Barriers<Layout<D>::BLOCKS> bars) {
+    using L = Layout<D>;
+    const int total = w.problems * w.blocks, width = w.heads * D;
+    Ring ring;
+    for (int turn = 0;; ++turn) {
+        const int buffer = turn % L::BLOCKS;
+        barrier_wait(bars.block_empty(buffer), (turn / L::BLOCKS & 1) ^ 1);
+        const int index = atomicAdd(next, 1);
+        taken[buffer] = index < total ? index : -1;
+        if (index >= total) {
+            barrier_arrive(bars.block_full(buffer));
+            return;
+        }
+        const Place p = place_of<D>(index, w);
+        const int column = p.head * D;
+        const auto copy_tile = [&](unsigned to, const TensorMap* map, int from_column, int from, int count, unsigned barrier) {
+#pragma unroll
+            for (int panel = 0; panel < L::PANELS; ++panel)
+                for (int part = 0; part < count; part += 64)
+                    copy_in(to + (panel * count + part) * 128, map, from_column + panel * 64, from + part, p.batch, barrier);
+        };
+        barrier_expect(bars.block_full(buffer), 2 * L::KEY_BYTES);
+        copy_tile(memory + buffer * L::KEY_BYTES, qkv, width + column, p.block * KEYS, KEYS, bars.block_full(buffer));
+        copy_tile(memory + L::VALUES_AT + buffer * L::KEY_BYTES, qkv, 2 * width + column, p.block * KEYS, KEYS,
+                  bars.block_full(buffer));
+        const float* of_rows = rows + ((long long)p.problem * w.tiles + p.first) * (2 * L::QUERIES);
+        for (int m = p.first; m < w.tiles; ++m, of_rows += 2 * L::QUERIES) {
+            barrier_wait(bars.query_empty(ring.stage), ring.parity ^ 1);
+            barrier_expect(bars.query_full(ring.stage), L::QUERY_BYTES + L::ROW_BYTES);
+            copy_tile(memory + L::QUERIES_AT + ring.stage * L::QUERY_BYTES, qkv, column, m * L::QUERIES, L::QUERIES,
+                      bars.query_full(ring.stage));
+            copy_bytes_in(memory + L::ROWS_AT + ring.stage * L::ROW_BYTES, of_rows, L::ROW_BYTES, bars.query_full(ring.stage));
+            barrier_wait(bars.gradient_empty(ring.stage), ring.parity ^ 1);
+            barrier_expect(bars.gradient_full(ring.stage), L::QUERY_BYTES);
+            copy_tile(memory + L::GRADIENTS_AT + ring.stage * L::QUERY_BYTES, dcontext, column, m * L::QUERIES, L::QUERIES,
+                      bars.gradient_full(ring.stage));
+            ring.advance();
+        }
+    }
+}
+
+// The one thread that adds a group's parts of the queries' gradients. `sums` are (B·H, tiles, groups, 64 · 64), elements in
+// the order in which threads hold them; `turns` (B·H, tiles, groups) count the blocks that have added.
+template <int D>
+static __device__ __forceinline__ void write(
+    float* sums, int* turns, const Work& w, unsigned memory, const int* taken, Barriers<Layout<D>::BLOCKS> bars, int group) {
+    using L = Layout<D>;
+    const unsigned part = memory + L::PARTS_AT + group * L::PART_BYTES;
+    unsigned parity = 0;
+    for (int turn = 0;; ++turn) {
+        const int buffer = turn % L::BLOCKS;
+        barrier_wait(bars.block_full(buffer), turn / L::BLOCKS & 1);
+        const int index = taken[buffer];
+        barrier_arrive(bars.block_empty(buffer));
+        if (index < 0) return;
+        const Place p = place_of<D>(index, w);
+        for (int m = p.first; m < w.tiles; ++m, parity ^= 1) {
+            const long long at = ((long long)p.problem * w.tiles + m) * GROUPS + group;
+            float* sum = sums + at * (64 * 64);
+            const int before = m / (KEYS / L::QUERIES) - p.block;  // blocks that add first
+            barrier_wait(bars.part_full(group), parity);
+            if (ORDERED && before > 0) {
+                int done;
+                do {
+                    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(done) : "l"(turns + at) : "memory");
+                } while (done != before);
+                asm volatile("fence.proxy.async;" ::: "memory");
+            }
+            if (ORDERED && before == 0) copy_bytes_out(sum, part, L::PART_BYTES);
+            else add_floats_out(sum, part, L::PART_BYTES);
+            copy_out_commit();
+            copy_out_read();
+            barrier_arrive(bars.part_empty(group));
+            if (ORDERED) {
+                copy_out_written();
+                asm volatile("fence.proxy.async;" ::: "memory");
+                asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(turns + at), "r"(before + 1) : "memory");
+            }
+        }
+    }
+    // Copies that still read shared memory are over: every one was waited for.
+}
+
+// Starts out (64 keys × queries) = keys · queriesᵀ, or values · gradientsᵀ.
+template <int D>
+static __device__ __forceinline__ void start_pairs(float (&out)[Layout<D>::QUERIES / 2], unsigned keys, unsigned queries) {
+    const unsigned long long a = descriptor(keys), b = descriptor(queries);
+    products_begin();
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+        // 16 columns are 32 bytes of a row; the next 64 are in the next panel.
+        const int in_a = (k / 4) * (KEYS * 128) + (k % 4) * 32, in_b = (k / 4) * (Layout<D>::QUERIES * 128) + (k % 4) * 32;
+        if (k == 0) multiply<false, 0, 0>(out, a, b);
+        else multiply<true, 0, 0>(out, a + (in_a >> 4), b + (in_b >> 4));
+    }
+    products_commit();
+}
+
+// Starts out (64 keys × D) += pairs · queries, or pairs · gradients.
+template <int D>
+static __device__ __forceinline__ void start_own(
+    float (&out)[D / 2], const unsigned (&pairs)[Layout<D>::QUERIES / 4], unsigned queries) {
+    const unsigned long long b = descriptor_transposed(queries, Layout<D>::QUERIES * 128);
+    products_begin();
+#pragma unroll
+    for (int k = 0; k < Layout<D>::QUERIES / 16; ++k) multiply<true, 1>(out, pairs + 4 * k, b + (k * 2048 >> 4));
+    products_commit();
+}
+
+// Starts out (64 queries × 64 columns) = pairs (keys × 64 queries) transposed · keys (keys × 64 columns).
+static __device__ __forceinline__ void start_part(float (&out)[32], unsigned pairs, unsigned keys) {
+    const unsigned long long a = descriptor_transposed(pairs, KEYS * 128), b = descriptor_transposed(keys, KEYS * 128);
+    products_begin();
+    multiply<false, 1, 1>(out, a, b);
+#pragma unroll
+    for (int k = 1; k < KEYS / 16; ++k) multiply<true, 1, 1>(out, a + (k * 2048 >> 4), b + (k * 2048 >> 4));
+    products_commit();
+}
+
+// What one of the warpgroups that compute knows: 64 keys of every block.
+template <int D>
+struct Group {
+    using L = Layout<D>;
+    unsigned memory, keys, values;
+    Barriers<L::BLOCKS> bars;
+    int group, lane, warp, thread;
+    float to_log2;
+    Ring ring;
+    unsigned part_parity;
+    float dk[D / 2], dv[D / 2], pairs[L::QUERIES / 2], dpairs[L::QUERIES / 2];
+
+    __device__ __forceinline__ void leave(unsigned barrier) const {
+        __syncwarp();
+        if (lane == 0) barrier_arrive(barrier);
+    }
+
+    // Starts the scores of the tile that the ring is at.
+    __device__ __forceinline__ void start() {
+        barrier_wait(bars.query_full(ring.stage), ring.parity);
+        start_pairs<D>(pairs, keys + group * 64 * 128, memory + L::QUERIES_AT + ring.stage * L::QUERY_BYTES);
+    }
+
+    // To probabilities, and their gradients beside them. `ahead`: how far the group's first key lies behind the first query.
+    __device__ __forceinline__ void soften(int ahead) {
+        barrier_wait(bars.gradient_full(ring.stage), ring.parity);
+        start_pairs<D>(dpairs, values + group * 64 * 128, memory + L::GRADIENTS_AT + ring.stage * L::QUERY_BYTES);
+        products_wait<1>();
+        settle(pairs);
+        const unsigned rows = memory + L::ROWS_AT + ring.stage * L::ROW_BYTES + (lane & 3) * 8;
+#pragma unroll
+        for (int n = 0; n < L::QUERIES / 8; ++n) {
+            float of[2];
+            asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(of[0]), "=f"(of[1]) : "r"(rows + n * 32));
+#pragma unroll
+            for (int i = 0; i < 4; ++i) pairs[4 * n + i] = exp2_fast(pairs[4 * n + i] * to_log2 - of[i & 1]);
+        }
+        if (ahead + 63 > 0) {
+            const int key = ahead + warp * 16 + (lane >> 2) - 2 * (lane & 3);
+#pragma unroll
+            for (int i = 0; i < L::QUERIES / 2; ++i)
+                if (key + (i >> 1 & 1) * 8 > (i >> 2) * 8 + (i & 1)) pairs[i] = 0.0f;
+        }
+        products_wait<0>();
+        settle(dpairs);
+    }
+
+    // One tile of queries, whose probabilities and their gradients are there; makes the next tile's if there is one. No
+    // product is under way where the loop turns: the compiler would order them all.
+    template <bool MORE>
+    __device__ __forceinline__ void step(int ahead) {
+        const Ring now = ring;
+        const unsigned queries = memory + L::QUERIES_AT + now.stage * L::QUERY_BYTES;
+        const unsigned gradients = memory + L::GRADIENTS_AT + now.stage * L::QUERY_BYTES;
+        const unsigned rows = memory + L::ROWS_AT + now.stage * L::ROW_BYTES + (lane & 3) * 8;
+        float part[32];
+        unsigned p[L::QUERIES / 4], d[L::QUERIES / 4];
+#pragma unroll
+        for (int n = 0; n < L::QUERIES / 8; ++n) {
+            float of[2];
+            asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(of[0]), "=f"(of[1]) : "r"(rows + L::QUERIES * 4 + n * 32));
+#pragma unroll
+            for (int i = 0; i < 4; ++i) dpairs[4 * n + i] = pairs[4 * n + i] * (dpairs[4 * n + i] - of[i & 1]);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                p[2 * n + i] = pair_from_floats(pairs[4 * n + 2 * i], pairs[4 * n + 2 * i + 1], bf16{});
+                d[2 * n + i] = pair_from_floats(dpairs[4 * n + 2 * i], dpairs[4 * n + 2 * i + 1], bf16{});
+            }
+        }
+        start_own<D>(dv, p, gradients);
+        // The other group no longer reads the tile before.
+        named_sync(2 + group, 256);
+        const unsigned line = group * 64 + warp * 16 + (lane & 15), to = memory + L::PAIRS_AT + line * 128;
+#pragma unroll
+        for (int k = 0; k < L::QUERIES / 16; ++k) {
+            const unsigned chunk = 2 * (k & 3) + (lane >> 4);
+            store_matrices(to + (k / 4) * (KEYS * 128) + ((chunk ^ (line & 7)) << 4), d + 4 * k);
+        }
+        fence_async();
+        named_sync(1, 256);
+        if (D == 64) start_part(part, memory + L::PAIRS_AT + group * (KEYS * 128), keys);
+        else start_part(part, memory + L::PAIRS_AT, keys + group * (KEYS * 128));
+        start_own<D>(dk, d, queries);
+        // The probabilities' registers are free before the next scores need theirs.
+        products_wait<2>();
+        settle(dv);
+        leave(bars.gradient_empty(now.stage));
+        ring.advance();
+        if (MORE) start();
+        products_wait<MORE ? 2 : 1>();
+        settle(part);
+        named_arrive(2 + (1 - group), 256);
+        barrier_wait(bars.part_empty(group), part_parity ^ 1);
+        part_parity ^= 1;
+        const unsigned out = memory + L::PARTS_AT + group * L::PART_BYTES + thread * 16;
+#pragma unroll
+        for (int v = 0; v < 8; ++v)
+            asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(out + v * 2048), "f"(part[4 * v]),
+                         "f"(part[4 * v + 1]), "f"(part[4 * v + 2]), "f"(part[4 * v + 3]) : "memory");
+        fence_async();
+        leave(bars.part_full(group));
+        products_wait<MORE ? 1 : 0>();
+        settle(dk);
+        leave(bars.query_empty(now.stage));
+        if (MORE) soften(ahead);
+    }
+};
+
+// Writes a thread's two rows of a group's 64 keys, times `factor`.
+template <int D>
+static __device__ __forceinline__ void put(const float (&values)[D / 2], bf16* base, int stride, int row, int seq, float factor) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int i = 0; i < D / 2; i += 2) {
+        const int at = row + (i >> 1 & 1) * 8;
+        if (at < seq)
+            *reinterpret_cast<unsigned*>(base + (long long)at * stride + (i >> 2) * 8 + 2 * (lane & 3)) =
+                pair_from_floats(values[i] * factor, values[i + 1] * factor, bf16{});
+    }
+}
+
+template <int D>
+static __device__ __forceinline__ void compute(
+    bf16* dqkv, const Work& w, unsigned memory, const int* taken, Barriers<Layout<D>::BLOCKS> bars, int group) {
+    using L = Layout<D>;
+    Group<D> g;
+    g.memory = memory;
+    g.bars = bars;
+    g.group = group;
+    g.thread = threadIdx.x & 127;
+    g.lane = threadIdx.x & 31;
+    g.warp = g.thread >> 5;
+    g.to_log2 = w.scale * LOG2E;
+    g.part_parity = 0;
+    const int width = w.heads * D, packed = 3 * width;
+    named_arrive(2 + (1 - group), 256);
+    for (int turn = 0;; ++turn) {
+        const int buffer = turn % L::BLOCKS;
+        barrier_wait(bars.block_full(buffer), turn / L::BLOCKS & 1);
+        const int index = taken[buffer];
+        if (index < 0) break;
+        const Place p = place_of<D>(index, w);
+        g.keys = memory + buffer * L::KEY_BYTES;
+        g.values = g.keys + L::VALUES_AT;
+#pragma unroll
+        for (int i = 0; i < D / 2; ++i) g.dk[i] = g.dv[i] = 0.0f;
+        g.start();
+        g.soften(group * 64);
+        for (int m = p.first + 1; m < w.tiles; ++m) g.template step<true>(group * 64 - (m - p.first) * L::QUERIES);
+        g.template step<false>(0);
+        g.leave(bars.block_empty(buffer));
+        const int row = p.block * KEYS + group * 64 + g.warp * 16 + (g.lane >> 2);
+        bf16* base = dqkv + (long long)p.batch * w.seq * packed + p.head * D;
+        put<D>(g.dk, base + width, packed, row, w.seq, w.scale);
+        put<D>(g.dv, base + 2 * width, packed, row, w.seq, 1.0f);
+    }
+    named_sync(2 + group, 256);
+}
+
+// Grid: as many blocks as multiprocessors. Made before: `rows`, and `next` and `turns` zeroed.
+template <int D>
+static __device__ __forceinline__ void backward(const TensorMap* qkv, const TensorMap* dcontext, const float* rows, float* sums,
+    int* turns, int* next, bf16* dqkv, const Work& w) {
+    using L = Layout<D>;
+    extern __shared__ __align__(1024) unsigned char raw[];
+    const unsigned memory = (shared_of(raw) + 1023) & ~1023u;
+    const Barriers<L::BLOCKS> bars{memory + L::BARRIERS_AT};
+    int* taken = reinterpret_cast<int*>(raw + (memory - shared_of(raw)) + L::BARRIERS_AT + bars.BYTES);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < L::BLOCKS; ++i) {
+            barrier_init(bars.block_full(i), 1);
+            barrier_init(bars.block_empty(i), 5 * GROUPS);
+        }
+        for (int i = 0; i < STAGES; ++i) {
+            barrier_init(bars.query_full(i), 1);
+            barrier_init(bars.gradient_full(i), 1);
+            barrier_init(bars.query_empty(i), 4 * GROUPS);
+            barrier_init(bars.gradient_empty(i), 4 * GROUPS);
+        }
+        for (int i = 0; i < GROUPS; ++i) {
+            barrier_init(bars.part_full(i), 4);
+            barrier_init(bars.part_empty(i), 1);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+    const int group = threadIdx.x / 128;
+    if (group == GROUPS) {
+        registers_down<24>();
+        const int warp = (threadIdx.x & 127) >> 5;
+        if ((threadIdx.x & 31) == 0) {
+            if (warp == 0) fetch<D>(qkv, dcontext, rows, next, w, memory, taken, bars);
+            else if (warp <= GROUPS) write<D>(sums, turns, w, memory, taken, bars, warp - 1);
+        }
+    } else {
+        registers_up<240>();
+        compute<D>(dqkv, w, memory, taken, bars, group);
+    }
+}
+
+// Before: log-sum-exps to base 2 and delta = Σ dO ∘ O of every query, in tiles as they are fetched; behind the sequence's end
+// infinity and 0, so that probabilities become 0. Zeroes the counters. Grid: (tiles, B·H), 256 threads.
+template <int D>
+static __device__ __forceinline__ void prepare(
+    const bf16* context, const bf16* dcontext, const float* lse, float* rows, int* turns, int* next, const Work& w) {
+    constexpr int QUERIES = Layout<D>::QUERIES, LANES = D / 8;
+    const int problem = blockIdx.y, tile = blockIdx.x, batch = problem / w.heads, head = problem % w.heads;
+    const long long at = (long long)problem * w.tiles + tile;
+    float* out = rows + at * (2 * QUERIES);
+    if (threadIdx.x < GROUPS) turns[at * GROUPS + threadIdx.x] = 0;
+    if (threadIdx.x == 0 && at == 0) *next = 0;
+    const int lane = threadIdx.x % LANES;
+#pragma unroll
+    for (int row = threadIdx.x / LANES; row < QUERIES; row += 256 / LANES) {
+        const int query = tile * QUERIES + row;
+        const bool inside = query < w.seq;
+        float sum = 0.0f;
+        if (inside) {
+            const long long from = ((long long)batch * w.seq + query) * (w.heads * D) + head * D + lane * 8;
+            const uint4 a = *reinterpret_cast<const uint4*>(context + from), b = *reinterpret_cast<const uint4*>(dcontext + from);
+            const unsigned x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                sum += __uint_as_float(x[i] << 16) * __uint_as_float(y[i] << 16);
+                sum += __uint_as_float(x[i] & 0xffff0000u) * __uint_as_float(y[i] & 0xffff0000u);
+            }
+        }
+#pragma unroll
+        for (int step = 1; step < LANES; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+        if (lane == 0) {
+            out[row] = inside ? lse[(long long)problem * w.seq + query] * LOG2E : INFINITY;
+            out[QUERIES + row] = sum;
+        }
+    }
+}
+
+// After: the queries' gradients to bf16. Grid: (tiles · groups, B·H), 256 threads; each 8 columns of two rows.
+template <int D>
+static __device__ __forceinline__ void finish(const float* sums, bf16* dqkv, const Work& w) {
+    const int problem = blockIdx.y, tile = blockIdx.x / GROUPS, group = blockIdx.x % GROUPS;
+    const int batch = problem / w.heads, head = problem % w.heads, width = w.heads * D;
+    const int v = threadIdx.x & 7, row = threadIdx.x >> 3;  // row: warp · 8 + lane / 4
+    const float4* from = reinterpret_cast<const float4*>(sums) + (((long long)problem * w.tiles + tile) * GROUPS + group) * 1024 +
+                         v * 128 + row * 4;
+    const int query = tile * Layout<D>::QUERIES + (D == 64 ? group * 64 : 0) + (row >> 3) * 16 + (row & 7);
+    const int column = (D == 64 ? 0 : group * 64) + v * 8;
+    uint4 out[2];
+    unsigned* pairs[2] = {&out[0].x, &out[1].x};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const float4 x = from[i];
+        pairs[0][i] = pair_from_floats(x.x * w.scale, x.y * w.scale, bf16{});
+        pairs[1][i] = pair_from_floats(x.z * w.scale, x.w * w.scale, bf16{});
+    }
+    bf16* to = dqkv + ((long long)batch * w.seq + query) * (3 * width) + head * D + column;
+    if (query < w.seq) *reinterpret_cast<uint4*>(to) = out[0];
+    if (query + 8 < w.seq) *reinterpret_cast<uint4*>(to + (long long)8 * (3 * width)) = out[1];
+}
+
+#define FLASH(D) \
+    extern "C" __global__ void __launch_bounds__(256) flash_hopper_prepare_##D( \
+        const bf16* context, const bf16* dcontext, const float* lse, float* rows, int* turns, int* next, Work w) { \
+        prepare<D>(context, dcontext, lse, rows, turns, next, w); \
+    } \
+    extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1) flash_hopper_backward_##D( \
+        const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap dcontext, const float* rows, float* sums, \
+        int* turns, int* next, bf16* dqkv, Work w) { \
+        backward<D>(&qkv, &dcontext, rows, sums, turns, next, dqkv, w); \
+    } \
+    extern "C" __global__ void __launch_bounds__(256) flash_hopper_finish_##D(const float* sums, bf16* dqkv, Work w) { \
+        finish<D>(sums, dqkv, w); \
+    }
+
+FLASH(64)
+FLASH(128)
