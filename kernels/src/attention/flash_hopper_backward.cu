@@ -296,13 +296,22 @@ struct Group {
         }
         fence_async();
         named_sync(1, 256);
+        // The probabilities' registers are free before others are needed: at D = 128 those of the part, else the next scores'.
+        const auto own_done = [&] {
+            settle(dv);
+            leave(bars.gradient_empty(now.stage));
+        };
+        if (D == 128) {
+            products_wait<0>();
+            own_done();
+        }
         if (D == 64) start_part(part, memory + L::PAIRS_AT + group * (KEYS * 128), keys);
         else start_part(part, memory + L::PAIRS_AT, keys + group * (KEYS * 128));
         start_own<D>(dk, d, queries);
-        // The probabilities' registers are free before the next scores need theirs.
-        products_wait<2>();
-        settle(dv);
-        leave(bars.gradient_empty(now.stage));
+        if (D == 64) {
+            products_wait<2>();
+            own_done();
+        }
         ring.advance();
         if (MORE) start();
         products_wait<MORE ? 2 : 1>();

@@ -6,6 +6,7 @@ pub mod cudnn;
 mod flash;
 mod heads;
 pub(crate) mod hopper;
+pub(crate) mod hopper_backward;
 pub(crate) mod launch;
 mod naive;
 mod sample;

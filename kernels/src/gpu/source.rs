@@ -31,11 +31,12 @@ pub const HEADERS: [Source; 12] = [
 ];
 
 /// Every source, so that all can be compiled where there is no GPU.
-pub static SOURCES: [&Source; 20] = [
+pub static SOURCES: [&Source; 21] = [
     &adamw::launch::SOURCE,
     &attention::launch::FLASH,
     &attention::launch::FLASH_BF16,
     &attention::hopper::SOURCE,
+    &attention::hopper_backward::SOURCE,
     &attention::launch::NAIVE,
     &cast::launch::SOURCE,
     &cross_entropy::launch::SOURCE,
