@@ -257,9 +257,19 @@ fn saved_per_token(config: &StepConfig) -> u64 {
     let heads = config.dims.heads as u64;
     let activation = config.precision.activation().bytes() as u64;
     // The inputs of the linears: both norms' outputs and the SwiGLU product; the attention's output is kept for itself.
-    let operands = 2 * dim + ffn;
-    // Tensor-wide scales: backward transposes the cast operand; finer ones cast the original again along the other axis.
-    let operands = if scales_tensors(config) { operands + dim } else { operands * activation };
+    let (norms, h) = (2 * dim, ffn);
+    let layout = asks_for(config, Pass::Layout) && !config.recompute;
+    // Tensor-wide scales: backward transposes the cast operand; finer ones cast the original again along the other axis,
+    // compiled in the forward pass already.
+    let operands = if scales_tensors(config) {
+        // Compiled, SwiGLU's backward makes the product again.
+        let h = if layout && asks_for(config, Pass::Fusion) { 0 } else { h };
+        norms + h + dim
+    } else if layout && !matches!(config.precision.recipe(Role::WeightGradient), GemmRecipe::Plain(_)) {
+        norms + h
+    } else {
+        (norms + h) * activation
+    };
     // Block input, middle of the residual stream, rotated QKV, attention output; gate and up; two rows of norm statistics.
     let stream = (2 * dim + 3 * dim + dim + 2 * ffn) * activation + 2 * 4;
     let attention = match config.attention {

@@ -12,6 +12,7 @@ pub mod eligibility;
 pub mod exec;
 pub mod ir;
 pub mod linear;
+pub mod memory;
 pub mod passes;
 pub mod plan;
 pub mod probe;

@@ -145,18 +145,34 @@ static __device__ __forceinline__ void patch(
     }
 }
 
-// One tile of each output a block.
-template <typename A, typename Producer>
-static __device__ __forceinline__ void behind_tiles(const Producer& producer, const Ends& ends) {
+// Nothing is made beside the result.
+struct Nothing {
+    static constexpr bool THERE = false;
+};
+
+// One tile of each output a block. What is made beside them of the same Raw, `Beside`, is (rows, width), only cast, with a scale
+// that is given, and only transposed:
+//
+//     struct Beside {
+//         static constexpr bool THERE = true;
+//         using Format = …;
+//         const float* scale;
+//         unsigned char* qt;                       // (width, rows)
+//         template <typename Raw> uint4 make(const Raw&) const;  // rounded to bf16
+//     };
+template <typename A, typename Producer, typename Beside = Nothing>
+static __device__ __forceinline__ void behind_tiles(const Producer& producer, const Ends& ends, const Beside& beside = {}) {
     constexpr int OUTPUTS = Producer::OUTPUTS;
-    __shared__ Flipped flipped[OUTPUTS];
-    __shared__ unsigned scratch[32];
+    constexpr int TURNED = (A::FLIPPED ? OUTPUTS : 0) + (Beside::THERE ? 1 : 0);
+    __shared__ Flipped flipped[TURNED > 0 ? TURNED : 1];
     const int across = threadIdx.x & 15, down = threadIdx.x >> 4, width = ends.cols / OUTPUTS;
     int row0, col0;
     corner(ends.rows, width, row0, col0);
     const float given = A::CASTS && A::BY == GIVEN ? 1.0f / __ldg(ends.scale) : 0.0f;
     const int col = col0 + across * 8;
     unsigned largest = 0;
+    float given_beside = 0.0f;
+    if constexpr (Beside::THERE) given_beside = 1.0f / __ldg(beside.scale);
 #pragma unroll 1
     for (int word = down; word < TILE / 4; word += TILE_THREADS / 16) {
         const int row = row0 + word * 4;
@@ -165,6 +181,12 @@ static __device__ __forceinline__ void behind_tiles(const Producer& producer, co
         if (inside) {
 #pragma unroll
             for (int r = 0; r < 4; ++r) raw[r] = producer.load(row + r, col);
+        }
+        if constexpr (Beside::THERE) {
+            uint2 bytes[4];
+#pragma unroll
+            for (int r = 0; r < 4; ++r) bytes[r] = cast_pack<typename Beside::Format>(beside.make(raw[r]), given_beside);
+            flipped[TURNED - 1].put(across, word, bytes);
         }
         uint4 made[OUTPUTS][4];
 #pragma unroll
@@ -176,15 +198,23 @@ static __device__ __forceinline__ void behind_tiles(const Producer& producer, co
         }
 #pragma unroll
         for (int o = 0; o < OUTPUTS; ++o)
-            patch<A>(made[o], inside, row, col + o * width, given, ends, largest, flipped[o], across, word);
+            patch<A>(made[o], inside, row, col + o * width, given, ends, largest, flipped[A::FLIPPED ? o : 0], across, word);
     }
+    if constexpr (TURNED > 0) __syncthreads();
     if constexpr (A::FLIPPED) {
-        __syncthreads();
 #pragma unroll
         for (int o = 0; o < OUTPUTS; ++o)
             write_columns(flipped[o], ends.qt + (long long)o * width * ends.rows, ends.rows, width, row0, col0);
     }
-    if constexpr (A::AMAX) finish(larger_of_pair(largest), ends.maximum, scratch);
+    if constexpr (Beside::THERE) write_columns(flipped[TURNED - 1], beside.qt, ends.rows, width, row0, col0);
+    if constexpr (A::AMAX && Beside::THERE) {
+        // Three tiles are all the shared memory there is without asking: theirs is used again.
+        __syncthreads();
+        finish(larger_of_pair(largest), ends.maximum, flipped[0].words);
+    } else if constexpr (A::AMAX) {
+        __shared__ unsigned scratch[32];
+        finish(larger_of_pair(largest), ends.maximum, scratch);
+    }
 }
 
 // One row a block, held in registers until its scale is known.

@@ -65,6 +65,11 @@ impl Behind {
         (scales != Scales::OfRows || found.rows_shape().1 <= MOST_PACKS).then_some(found)
     }
 
+    /// Whether no scale is made in the launch.
+    pub(crate) fn scale_is_given(&self) -> bool {
+        self.scales == Scales::Given
+    }
+
     /// Threads of a block that has a row, and packs that each holds.
     fn rows_shape(&self) -> (usize, usize) {
         let packs = (self.epilogue.cols / self.outputs).div_ceil(PACK);

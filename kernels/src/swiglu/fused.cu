@@ -57,3 +57,29 @@ struct Backward {
 
 BEHIND(swiglu_forward, Forward, 4)
 BEHIND(swiglu_backward, Backward, 3)
+
+// Backward with h made again from gate and up, which are here anyway: AGAIN is the FP8 type it is cast to.
+#ifdef AGAIN
+struct HiddenAgain {
+    const float* scale;
+    unsigned char* qt;  // (ffn, rows)
+
+    static constexpr bool THERE = true;
+    using Format = AGAIN;
+
+    __device__ __forceinline__ uint4 make(const Backward::Raw& raw) const {
+        float gate[8], up[8];
+        unpacked(raw.gate, gate);
+        unpacked(raw.up, up);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) gate[j] = swiglu<bf16>(gate[j], up[j]);
+        return packed(gate);
+    }
+};
+
+// Two blocks of a multiprocessor: three would spill.
+extern "C" __global__ void __launch_bounds__(256, 2)
+    swiglu_backward_again(Ends ends, Backward producer, HiddenAgain again) {
+    behind_tiles<Asked<FORMAT, RESULT, ROW_MAJOR, TRANSPOSED, MAXIMUM, SCALES, THREADS, PACKS>>(producer, ends, again);
+}
+#endif

@@ -1,11 +1,13 @@
 //! The launches of SwiGLU fused with what becomes of its results: which fusions `fused.cu` takes and what it is told.
 
+use crate::dtype::Dtype;
 use crate::fused::epilogue::Epilogue;
 use crate::fused::launch::{Bound, FusedKernel, Variant};
 use crate::fused::{Fused, Local, Part};
 use crate::gpu::source::Source;
 use crate::gpu::{Call, Gpu, GpuError};
 use crate::op::Op;
+use crate::precision::Granularity;
 use crate::quantise::tile::Behind;
 
 static SOURCE: Source = Source { name: "swiglu_fused.cu", text: include_str!("fused.cu") };
@@ -18,29 +20,77 @@ struct Swiglu {
     read: Vec<Local>,
     ffn: usize,
     behind: Behind,
+    /// h made again beside the backward pass: its scale, its transposed cast.
+    again: Option<Again>,
+}
+
+/// h again, cast and transposed.
+struct Again {
+    format: Dtype,
+    scale: Local,
+    qt: Local,
 }
 
 pub(crate) fn forward(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
     let Part { op: Op::SwigluForward(spec), operands } = fused.parts.first()? else { return None };
     let behind = Behind::of(Epilogue::of(fused, operands[1], 1)?, 1)?;
-    Some(Box::new(Swiglu { name: "swiglu_forward", read: vec![operands[0]], ffn: spec.ffn, behind }))
+    Some(Box::new(Swiglu { name: "swiglu_forward", read: vec![operands[0]], ffn: spec.ffn, behind, again: None }))
 }
 
 pub(crate) fn backward(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
-    let Part { op: Op::SwigluBackward(spec), operands } = fused.parts.first()? else { return None };
-    let behind = Behind::of(Epilogue::of(fused, operands[2], 1)?, 2)?;
-    Some(Box::new(Swiglu { name: "swiglu_backward", read: operands[..2].to_vec(), ffn: spec.ffn, behind }))
+    let again = match fused.parts.first()?.op {
+        Op::SwigluForward(_) => Some(again(fused)?),
+        _ => None,
+    };
+    let at = if again.is_some() { 2 } else { 0 };
+    let Part { op: Op::SwigluBackward(spec), operands } = fused.parts.get(at)? else { return None };
+    let behind = Behind::of(Epilogue::of(fused, operands[2], at + 1)?, 2)?;
+    let name = match again {
+        // h's cast is of the whole tensor, and so is that of the gradients.
+        Some(_) if !behind.scale_is_given() => return None,
+        Some(_) if fused.parts[0].operands[0] != operands[0] => return None,
+        Some(_) => "swiglu_backward_again",
+        None => "swiglu_backward",
+    };
+    Some(Box::new(Swiglu { name, read: operands[..2].to_vec(), ffn: spec.ffn, behind, again }))
+}
+
+/// The first two parts as h made again for a transposed cast with a scale that is there, and for nothing else.
+fn again(fused: &Fused) -> Option<Again> {
+    let [Part { operands: made, .. }, Part { op: Op::Quantise(cast), operands }, ..] = fused.parts.as_slice() else {
+        return None;
+    };
+    let &[h, scale, qt] = operands.as_slice() else { return None };
+    let taken = cast.transposed && !cast.row_major && cast.tiling.granularity == Granularity::Tensor;
+    let alone =
+        h == made[1] && matches!(h, Local::Hidden(_)) && matches!(scale, Local::External(_)) && fused.stores(qt);
+    (taken && alone).then_some(Again { format: cast.format, scale, qt })
+}
+
+impl Swiglu {
+    fn variant(&self) -> Variant {
+        let mut variant = self.behind.variant(&SOURCE, self.name);
+        variant.defines.extend(self.again.as_ref().map(|again| format!("AGAIN={}", again.format.name())));
+        variant
+    }
 }
 
 impl FusedKernel for Swiglu {
     fn variants(&self) -> Vec<Variant> {
-        vec![self.behind.variant(&SOURCE, self.name)]
+        vec![self.variant()]
     }
 
     fn calls(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
         let mut producer: Vec<u8> = self.read.iter().flat_map(|&local| bound.pointer(local).to_le_bytes()).collect();
         producer.extend((self.ffn as u64).to_le_bytes());
-        let kernel = self.behind.kernel(gpu, bound, &self.behind.variant(&SOURCE, self.name))?;
-        Ok(vec![kernel.structure(&producer).ready()?])
+        let kernel = self.behind.kernel(gpu, bound, &self.variant())?.structure(&producer);
+        let kernel = match &self.again {
+            Some(Again { scale, qt, .. }) => {
+                let words = [bound.pointer(*scale), bound.pointer(*qt)];
+                kernel.structure(&words.map(u64::to_le_bytes).concat())
+            }
+            None => kernel,
+        };
+        Ok(vec![kernel.ready()?])
     }
 }

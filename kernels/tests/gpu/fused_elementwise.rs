@@ -35,9 +35,25 @@ const ROWS: Behind = Behind::Own { granularity: Granularity::Row, power_of_two: 
 /// What makes a tensor.
 #[derive(Debug, Clone, Copy)]
 enum Maker {
-    SwigluForward { rows: usize, ffn: usize },
-    SwigluBackward { rows: usize, ffn: usize },
-    Rope { batch: usize, seq: usize, heads: usize, head_dim: usize },
+    SwigluForward {
+        rows: usize,
+        ffn: usize,
+    },
+    SwigluBackward {
+        rows: usize,
+        ffn: usize,
+    },
+    /// With h made again for its transposed cast.
+    SwigluAgain {
+        rows: usize,
+        ffn: usize,
+    },
+    Rope {
+        batch: usize,
+        seq: usize,
+        heads: usize,
+        head_dim: usize,
+    },
 }
 
 /// The fusion; whether the tensor itself is read afterwards.
@@ -48,7 +64,7 @@ fn fusion(maker: Maker, behind: Behind, format: Dtype, read: bool) -> Fused {
             let op = Op::SwigluForward(swiglu::Forward { rows, ffn, dtype });
             (Pattern::SwigluForward, op, &["gate_up", "x"], rows, ffn)
         }
-        Maker::SwigluBackward { rows, ffn } => {
+        Maker::SwigluBackward { rows, ffn } | Maker::SwigluAgain { rows, ffn } => {
             let op = Op::SwigluBackward(swiglu::Backward { rows, ffn, dtype });
             (Pattern::SwigluBackward, op, &["gate_up", "dh", "x"], rows, 2 * ffn)
         }
@@ -62,7 +78,14 @@ fn fusion(maker: Maker, behind: Behind, format: Dtype, read: bool) -> Fused {
         _ => Granularity::Tensor,
     };
     let tiling = Tiling { rows, cols, granularity, axis: Axis::Rows };
-    let mut parts: Vec<(Op, &[&str])> = vec![(op, operands), (Op::Amax(Amax { tiling, dtype }), &["x", "amax"])];
+    let mut parts: Vec<(Op, &[&str])> = Vec::new();
+    if let Maker::SwigluAgain { rows, ffn } = maker {
+        let tiling = Tiling { rows, cols: ffn, granularity: Granularity::Tensor, axis: Axis::Rows };
+        let cast = Quantise { tiling, dtype, format: Dtype::E4m3, row_major: false, transposed: true };
+        parts.push((Op::SwigluForward(swiglu::Forward { rows, ffn, dtype }), &["gate_up", "h"]));
+        parts.push((Op::Quantise(cast), &["h", "scale of h", "ht"]));
+    }
+    parts.extend([(op, operands), (Op::Amax(Amax { tiling, dtype }), &["x", "amax"] as &[&str])]);
     let quantise = |row_major, transposed| {
         let operands: &[&str] = match (row_major, transposed) {
             (true, true) => &["x", "scale", "q", "qt"],
@@ -84,6 +107,9 @@ fn fusion(maker: Maker, behind: Behind, format: Dtype, read: bool) -> Fused {
     }
     let in_place = matches!(maker, Maker::Rope { .. });
     let mut hidden = Vec::new();
+    if matches!(maker, Maker::SwigluAgain { .. }) {
+        hidden.push("h");
+    }
     if !matches!(behind, Behind::Maximum) {
         hidden.push("amax");
     }
@@ -103,7 +129,8 @@ fn fusions(maker: Maker) -> Vec<Fused> {
                 all.push(fusion(maker, Behind::Delayed { row_major, transposed }, format, read));
             }
         }
-        for power_of_two in [false, true] {
+        // Scales of the launch's own do not go with h's.
+        for power_of_two in [false, true].into_iter().filter(|_| !matches!(maker, Maker::SwigluAgain { .. })) {
             for granularity in [Granularity::Row, Granularity::Block1x128] {
                 let halves_share_blocks = matches!(maker, Maker::SwigluBackward { ffn, .. } if ffn % 128 != 0);
                 if granularity == Granularity::Row || !halves_share_blocks {
@@ -154,6 +181,7 @@ fn swiglu_with_casts_equals_its_parts() {
     let gpu = open();
     for (rows, ffn) in SWIGLU {
         check_all(&gpu, &[Maker::SwigluForward { rows, ffn }, Maker::SwigluBackward { rows, ffn }], &[]);
+        check_all(&gpu, &[Maker::SwigluAgain { rows, ffn }], &[]);
     }
 }
 
@@ -175,6 +203,8 @@ fn small_ones_with_broken_values_equal_their_parts() {
         Maker::SwigluForward { rows: 144, ffn: 256 },
         Maker::SwigluBackward { rows: 144, ffn: 256 },
         Maker::SwigluBackward { rows: 144, ffn: 272 },
+        Maker::SwigluAgain { rows: 144, ffn: 256 },
+        Maker::SwigluAgain { rows: 144, ffn: 272 },
         Maker::Rope { batch: 3, seq: 48, heads: 3, head_dim: 64 },
     ];
     for broken in [&[f32::INFINITY, -0.0, f32::NEG_INFINITY] as &[f32], &[f32::NAN], &[3e38, -3e38]] {
@@ -191,6 +221,7 @@ fn rates_of_fused_elementwise() {
     let makers = [
         ("swiglu forward", Maker::SwigluForward { rows, ffn }, Dtype::E4m3),
         ("swiglu backward", Maker::SwigluBackward { rows, ffn }, Dtype::E5m2),
+        ("swiglu backward, h again", Maker::SwigluAgain { rows, ffn }, Dtype::E5m2),
         ("rope backward", Maker::Rope { batch: 16, seq: 2048, heads: 16, head_dim: 64 }, Dtype::E5m2),
     ];
     for (name, maker, format) in makers {
@@ -201,6 +232,9 @@ fn rates_of_fused_elementwise() {
             ("rows", ROWS, true),
         ];
         for (recipe, behind, read) in behind {
+            if matches!((maker, behind), (Maker::SwigluAgain { .. }, Behind::Own { .. })) {
+                continue;
+            }
             rate(&gpu, &format!("{name}, {recipe}"), &Op::Fused(fusion(maker, behind, format, read)));
         }
     }

@@ -5,6 +5,7 @@
 //! and says so in [`Step::removed_roundings`].
 
 mod group;
+mod remake;
 
 use stepwatch_kernels::fused::Pattern;
 use stepwatch_kernels::op::Op;
@@ -19,6 +20,8 @@ use group::Groups;
 pub enum Rule {
     /// The residual add that follows a product becomes its C (β = 1): the product's own rounding is gone.
     ResidualIntoGemm,
+    /// What the backward pass reads of h besides is made again there: nothing of h is kept.
+    Remake,
     /// Residual add, RMSNorm, amax or cast of its output.
     NormForward,
     /// RMSNorm backward, the residual gradient's add, amax or cast of the sum.
@@ -42,13 +45,14 @@ pub enum Rule {
 }
 
 /// All rules, in the order in which they are tried.
-pub const RULES: [Rule; 11] = [
+pub const RULES: [Rule; 12] = [
     Rule::ResidualIntoGemm,
+    Rule::Remake,
     Rule::Scales,
     Rule::NormForward,
     Rule::NormBackward,
-    Rule::SwigluForward,
     Rule::SwigluBackward,
+    Rule::SwigluForward,
     Rule::RopeBackward,
     Rule::Loss,
     Rule::GradientNorm,
@@ -76,19 +80,20 @@ fn fuse_list(step: &mut Step, mut nodes: Vec<Node>, rules: &[Rule]) -> Vec<Node>
     if rules.contains(&Rule::ResidualIntoGemm) {
         residual_into_gemm(step, &mut nodes);
     }
+    if rules.contains(&Rule::Remake) {
+        nodes = remake::remake(step, nodes);
+    }
     let mut groups = Groups::new(step, nodes);
     for rule in rules {
         match rule {
-            Rule::ResidualIntoGemm => {}
+            Rule::ResidualIntoGemm | Rule::Remake => {}
             Rule::Scales => all_of(&mut groups, Pattern::Scales, |op| matches!(op, Op::DelayedScale(_))),
             Rule::NormForward => norm_forward(&mut groups),
             Rule::NormBackward => norm_backward(&mut groups),
             Rule::SwigluForward => {
                 producers(&mut groups, Pattern::SwigluForward, |op| matches!(op, Op::SwigluForward(_)), 1);
             }
-            Rule::SwigluBackward => {
-                producers(&mut groups, Pattern::SwigluBackward, |op| matches!(op, Op::SwigluBackward(_)), 2);
-            }
+            Rule::SwigluBackward => swiglu_backward(&mut groups),
             Rule::RopeBackward => {
                 producers(&mut groups, Pattern::RopeBackward, |op| matches!(op, Op::Rope(rope) if rope.backward), 2);
             }
@@ -191,6 +196,21 @@ fn producers(groups: &mut Groups, pattern: Pattern, is: impl Fn(&Op) -> bool, re
         let mut members = vec![at];
         pull_casts(groups, &mut members, groups.operand(at, result));
         groups.close(pattern, members);
+    }
+}
+
+/// [h made again → its cast →] SwiGLU backward → amax or cast.
+fn swiglu_backward(groups: &mut Groups) {
+    for at in groups.starts(|op| matches!(op, Op::SwigluBackward(_))) {
+        let mut members = vec![at];
+        if let Some(first) = remake::before(groups, at) {
+            members = vec![first];
+            if !(first + 1..=at).all(|member| groups.pull(&mut members, member)) {
+                members = vec![at];
+            }
+        }
+        pull_casts(groups, &mut members, groups.operand(at, 2));
+        groups.close(Pattern::SwigluBackward, members);
     }
 }
 
@@ -364,7 +384,7 @@ mod tests {
         let before = layout(step);
         let after = fuse(before.clone(), rules);
         assert_eq!(check(&after), Ok(()));
-        if !rules.contains(&Rule::ResidualIntoGemm) {
+        if !rules.contains(&Rule::ResidualIntoGemm) && !rules.contains(&Rule::Remake) {
             assert_eq!(primitives(&after.ops), primitives(&before.ops));
         }
         after.ops.iter().map(|node| node.label.clone()).collect()
@@ -377,6 +397,7 @@ mod tests {
             "norm forward + qkv x amax + qkv x quantise + qkv x record",
             "swiglu forward + down x amax + down x quantise + down x record",
             "norm backward + residual backward + output dy amax + output dy quantise + output dy record",
+            "swiglu forward again + down x quantise again + swiglu backward + gate-up dy amax + gate-up dy quantise + gate-up dy record",
             "rope backward + qkv dy amax + qkv dy quantise + qkv dy record",
             "adamw, all parameters",
             "delayed scales",
@@ -395,8 +416,11 @@ mod tests {
     #[test]
     fn current_scaling_takes_the_amax_where_tensors_are_made_and_casts_after() {
         let labels = labels(Precision::Fp8Tensorwise, &RULES);
-        for wanted in ["norm forward + qkv x amax", "qkv x scale + qkv x quantise", "swiglu backward + gate-up dy amax"]
-        {
+        for wanted in [
+            "norm forward + qkv x amax",
+            "qkv x scale + qkv x quantise",
+            "swiglu forward again + down x quantise again + swiglu backward + gate-up dy amax",
+        ] {
             assert!(labels.iter().any(|label| label == wanted), "{wanted} not in {labels:#?}");
         }
     }

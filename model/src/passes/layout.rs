@@ -4,9 +4,11 @@
 //! 2. The casts of weights move behind the optimiser that changed them, and before the first step into `init`; their
 //!    results live across steps. Delayed scales of weights are taken just before the optimiser, from the same history.
 //!
+//! 3. What the forward pass makes and backward only casts is cast in the forward pass: the cast is kept, half as large.
+//!
 //! No number changes: bitwise equal to the list before.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use stepwatch_kernels::op::Op;
 use stepwatch_kernels::quantise::Quantise;
@@ -18,6 +20,8 @@ use crate::ir::{Node, Phase, Start, Step, TensorClass, TensorId};
 pub fn layout(mut step: Step) -> Step {
     step.init = merge_transposes(step.init);
     step.ops = merge_transposes(step.ops);
+    let ops = std::mem::take(&mut step.ops);
+    step.ops = cast_early(&step, ops);
     move_weight_casts(step)
 }
 
@@ -40,6 +44,45 @@ fn merge_transposes(nodes: Vec<Node>) -> Vec<Node> {
         gone[transpose] = true;
     }
     merged.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(node, _)| node).collect()
+}
+
+/// 3. Casts that backward makes of activations that it reads for nothing else, moved behind their last use in forward.
+fn cast_early(step: &Step, nodes: Vec<Node>) -> Vec<Node> {
+    let of = |phase: Phase| nodes.iter().enumerate().filter(move |(_, node)| node.phase == phase);
+    // The last op of the forward pass that touches each activation that it makes.
+    let mut last_use: HashMap<TensorId, usize> = HashMap::new();
+    for (at, node) in of(Phase::Forward) {
+        for id in node.writes().filter(|id| step.tensor(*id).class == TensorClass::Activation) {
+            last_use.insert(id, at);
+        }
+        node.operands.iter().for_each(|id| _ = last_use.get_mut(id).map(|last| *last = at));
+    }
+    // What each cast is of in the end, and which activations backward reads for something else.
+    let mut source: HashMap<TensorId, TensorId> = HashMap::new();
+    let mut moved: Vec<Option<TensorId>> = vec![None; nodes.len()];
+    let mut read_otherwise: HashSet<TensorId> = HashSet::new();
+    for (at, node) in of(Phase::Backward) {
+        let first = node.operands[0];
+        let found = source.get(&first).copied().or_else(|| last_use.contains_key(&first).then_some(first));
+        match node.op {
+            Op::Amax(_) | Op::Scale(_) | Op::Quantise(_) | Op::Transpose(_) if found.is_some() => {
+                moved[at] = found;
+                source.extend(node.writes().zip(found));
+            }
+            _ => read_otherwise.extend(node.operands.iter().filter(|id| last_use.contains_key(id))),
+        }
+    }
+    let mut behind: HashMap<usize, Vec<Node>> = HashMap::new();
+    let mut rest: Vec<(usize, Node)> = Vec::with_capacity(nodes.len());
+    for (at, (node, moved)) in nodes.iter().zip(moved).enumerate() {
+        match moved.filter(|id| !read_otherwise.contains(id)).and_then(|id| last_use.get(&id)) {
+            Some(last) => behind.entry(*last).or_default().push(Node { phase: Phase::Forward, ..node.clone() }),
+            None => rest.push((at, node.clone())),
+        }
+    }
+    rest.into_iter()
+        .flat_map(|(at, node)| std::iter::once(node).chain(behind.remove(&at).into_iter().flatten()))
+        .collect()
 }
 
 /// 2. Weights are cast when they change, not when they are read.
@@ -154,6 +197,27 @@ mod tests {
             .iter()
             .filter(|node| matches!(node.op, Op::Quantise(Quantise { row_major: false, transposed: true, .. })));
         assert_eq!(one.count(), 24);
+    }
+
+    #[test]
+    fn activations_that_backward_only_casts_are_cast_in_forward() {
+        let example = StepConfig::example(preset("tiny").unwrap(), 2, 16);
+        let after = layout(build(&StepConfig {
+            precision: Precision::Fp8Rowwise,
+            attention: crate::config::Attention::Flash,
+            ..example
+        }));
+        let backward = || after.ops.iter().filter(|node| node.phase == Phase::Backward);
+        let casts: Vec<&str> = backward()
+            .filter(|node| matches!(node.op, Op::Quantise(_)) && node.label.contains(" x "))
+            .map(|node| node.label.as_str())
+            .collect();
+        // Tiled attention's backward reads its own output as it is: that is cast where it is read, once a block.
+        assert_eq!(casts, ["output x quantise"; 2]);
+        for name in ["b0.h", "b0.norm1", "b0.norm2"] {
+            let read = backward().any(|node| node.operands.iter().any(|id| after.tensor(*id).name == name));
+            assert!(!read, "{name} is kept");
+        }
     }
 
     #[test]
