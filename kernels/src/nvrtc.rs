@@ -8,8 +8,10 @@ use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 
 use cudarc::nvrtc::{result, sys};
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::fused::launch::Variant;
 use crate::gpu::GpuError;
 use crate::gpu::library::Library;
 use crate::gpu::source::{HEADERS, Source};
@@ -69,6 +71,25 @@ pub(crate) fn cubin(source: &Source, defines: &[String], architecture: &str) -> 
         let _ = write_entry(&entry, &compiled.cubin);
     }
     Ok(compiled)
+}
+
+/// Compiles what the disk does not hold of these, as many at once as there are threads; how many that were. What does not
+/// compile is met again, with its error, where it is asked for; without a disk there is nothing to be ahead with.
+#[must_use]
+pub fn compile_ahead(variants: &[Variant], capability: (i32, i32)) -> usize {
+    if cache_folder().is_none() {
+        return 0;
+    }
+    let architecture = architecture(capability);
+    // Kernels of one source and the same names defined are one module.
+    let mut modules: Vec<(&'static Source, &[String])> = Vec::new();
+    for Variant { source, defines, .. } in variants {
+        if !modules.iter().any(|(other, same)| (other.name, *same) == (source.name, defines.as_slice())) {
+            modules.push((*source, defines.as_slice()));
+        }
+    }
+    let compiled = modules.par_iter().map(|(source, defines)| cubin(source, defines, &architecture));
+    compiled.filter(|compiled| matches!(compiled, Ok(Compiled { cached: false, .. }))).count()
 }
 
 /// Compiles, whatever the disk holds, with further options.

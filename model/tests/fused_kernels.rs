@@ -137,3 +137,27 @@ fn every_activation_with_a_cast_has_a_kernel() {
         assert_eq!(found, expected, "{precision:?}");
     }
 }
+
+/// Prints what the compilation of a step's fused kernels takes, one after the other and all threads at once: into an empty
+/// folder named by `STEPWATCH_CACHE`, so that nothing is found there.
+#[test]
+#[ignore = "prints seconds of this machine; wants an empty STEPWATCH_CACHE"]
+fn seconds_of_a_cold_start() {
+    for precision in [Precision::Bf16, Precision::Fp8Tensorwise, Precision::Fp8Delayed] {
+        let config = StepConfig { precision, ..StepConfig::example(preset("454m").unwrap(), 16, 2048) };
+        let step = fusion(layout(build(&config)));
+        let fused = step.init.iter().chain(&step.ops).filter_map(|node| match &node.op {
+            Op::Fused(fused) => Some(fused),
+            _ => None,
+        });
+        let variants: Vec<Variant> = fused.flat_map(Fused::variants).collect();
+        let start = std::time::Instant::now();
+        let compiled = nvrtc::compile_ahead(&variants, (9, 0));
+        let threads = std::env::var("RAYON_NUM_THREADS").unwrap_or_else(|_| "all".to_owned());
+        println!(
+            "{}: {compiled} sources in {:.2} s, {threads} threads",
+            precision.name(),
+            start.elapsed().as_secs_f64()
+        );
+    }
+}

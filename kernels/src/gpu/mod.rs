@@ -216,6 +216,11 @@ impl Gpu {
         *self.compiled.borrow()
     }
 
+    /// Counts sources that were compiled for this device before they were asked for.
+    pub fn compiled_ahead(&self, sources: usize) {
+        self.compiled.borrow_mut().0 += sources;
+    }
+
     /// The most memory that was allocated here at once, bytes: workspaces included, the driver's own and loaded kernels not.
     #[must_use]
     pub fn peak_bytes(&self) -> usize {

@@ -10,9 +10,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use stepwatch_kernels::Dtype;
+use stepwatch_kernels::fused::launch::Variant;
 use stepwatch_kernels::gemm::Algorithm;
 use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
 use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Outbox, Prepared, Slice, devices};
+use stepwatch_kernels::nvrtc::compile_ahead;
+use stepwatch_kernels::op::Op;
 use stepwatch_kernels::quantise::{Losses, Quantise};
 use stepwatch_kernels::tensor::Buffer;
 use stepwatch_kernels::timer::{Clocks, Event, clock_between};
@@ -111,7 +114,11 @@ impl Cuda {
         choices: &Choices,
     ) -> Result<Self, GpuError> {
         // Asked first: nothing is computed for a GPU that is not there.
-        devices()?;
+        let found = devices()?;
+        // Beside the context, the memory and the initial contents, none of which need a kernel.
+        let variants = variants(&step);
+        let capability = found.first().map(|facts| facts.capability);
+        let ahead = std::thread::spawn(move || capability.map_or(0, |capability| compile_ahead(&variants, capability)));
         let contents = Contents::make(&step, seed);
         let gpu = Gpu::open(0)?;
         choices.algorithms.iter().for_each(|(product, algorithm)| gpu.pin(product, *algorithm));
@@ -122,6 +129,7 @@ impl Cuda {
         let tensors = allocate(&gpu, &step)?;
         let nodes = step.init.iter().chain(&step.ops);
         let scratch = gpu.allocate(nodes.map(|node| scratch_bytes(&node.op)).max().unwrap_or(0))?;
+        gpu.compiled_ahead(ahead.join().unwrap_or(0));
         let prepare_all = |nodes: &[Node]| {
             let prepared = nodes.iter().map(|node| prepare(&gpu, &node.op, &operands(&tensors, node)?, &scratch));
             prepared.collect::<Result<Vec<Prepared>, GpuError>>()
@@ -318,6 +326,20 @@ impl Cuda {
         }
         Ok(())
     }
+}
+
+/// The kernels written for the fusions of a step.
+fn variants(step: &Step) -> Vec<Variant> {
+    let mut variants: Vec<Variant> = Vec::new();
+    for node in step.init.iter().chain(&step.ops) {
+        let Op::Fused(fused) = &node.op else { continue };
+        for variant in fused.variants() {
+            if !variants.contains(&variant) {
+                variants.push(variant);
+            }
+        }
+    }
+    variants
 }
 
 fn slot(gpu: &Gpu, tokens: usize, [backward, optimiser]: [usize; 2]) -> Result<Slot, GpuError> {
