@@ -161,3 +161,25 @@ fn seconds_of_a_cold_start() {
         );
     }
 }
+
+/// No fusion of a preset's compiled step falls to its parts, at the sizes that are measured. (Calibration, once before the
+/// first step, has some: it throws weight gradients away.)
+#[test]
+fn every_fusion_of_every_preset_has_a_kernel() {
+    for (name, batch_size) in [("350m", 16), ("454m", 16), ("1b", 8), ("8b-slice", 8)] {
+        for precision in Precision::ALL.into_iter().filter(|precision| *precision != Precision::Fp32) {
+            let config = StepConfig { precision, ..StepConfig::example(preset(name).unwrap(), batch_size, 2048) };
+            let step = fusion(layout(build(&config)));
+            let mut alone: Vec<String> = Vec::new();
+            for node in &step.ops {
+                if let Op::Fused(fused) = &node.op
+                    && fused.variants().is_empty()
+                    && !alone.contains(&node.label)
+                {
+                    alone.push(node.label.clone());
+                }
+            }
+            assert!(alone.is_empty(), "{name} {}: {alone:#?} run part by part", precision.name());
+        }
+    }
+}
