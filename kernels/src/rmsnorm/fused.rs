@@ -73,6 +73,7 @@ pub(super) struct Addresses {
     pub sum: u64,
     /// y, dx, or dx and the residual gradient's sum.
     pub result: u64,
+    /// 0 where nobody wants it.
     pub dw: u64,
     pub scale: u64,
     pub q: u64,
@@ -206,7 +207,8 @@ impl Norm {
             .float(self.format.max_finite().unwrap_or(1.0))
             .int(usize::from(at.power_of_two))
             .ready()?;
-        if !self.backward {
+        // Calibration throws the weights' gradients away.
+        if !self.backward || at.dw == 0 {
             return Ok(vec![rows]);
         }
         let weights = self
@@ -324,7 +326,7 @@ pub(crate) fn backward(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
         },
         _ => (None, dx, 1),
     };
-    outside(&[x, w, rstd, dy, dw, addend.unwrap_or(x)])?;
+    outside(&[x, w, rstd, dy, addend.unwrap_or(x)])?;
     let epilogue = Epilogue::of(fused, result, next)?;
     let norm = Norm::plain(spec.rows, spec.dim, spec.dtype, true)?.with(addend.is_some(), &epilogue)?;
     Some(Box::new(Taken { norm, epilogue, x, w, rstd, dy: Some(dy), addend, sum: None, dw: Some(dw) }))
