@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stepwatch_kernels::attention::{FlashBackward, FlashForward, Kernel, Shape};
+use stepwatch_kernels::attention::{FlashBackward, FlashForward, Kernel, Order, Shape};
 use stepwatch_kernels::io::{Io, Slot};
 use stepwatch_kernels::precision::Granularity;
 use stepwatch_kernels::quantise::{Amax, Axis, Quantise, Tiling};
@@ -112,11 +112,11 @@ fn products(criterion: &mut Criterion) {
         let operand = gemm::Operand::plain(dtype, false);
         let op = gemm::Gemm { m, n, k, a: operand, b: operand, d: dtype, accumulate: false, fast_accumulation: false };
         bench(criterion, &format!("gemm {dtype}, multiplications"), &Op::Gemm(op), m * n * k);
-        let shape = Shape { batch: 2, seq: 256, heads: 4, head_dim: 64, dtype };
+        let shape = Shape::causal(2, 256, 4, 64, dtype);
         let pairs = 2 * 4 * 256 * 257 / 2;
         let op = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
         bench(criterion, &format!("flash forward {dtype}, pairs"), &op, pairs);
-        let op = Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash });
+        let op = Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash, order: Order::Any });
         bench(criterion, &format!("flash backward {dtype}, pairs"), &op, pairs);
     }
 }

@@ -274,6 +274,8 @@ pub struct StepConfig {
     pub seq_len: usize,
     /// Activation checkpointing: keep block inputs only, run each block's forward again in backward.
     pub recompute: bool,
+    /// Whether results repeat bit for bit on a GPU too: attention's backward adds in a fixed order.
+    pub deterministic: bool,
     /// The optimiser's states.
     pub optimizer_state: OptimizerState,
     /// Largest gradient norm; 0 is off.
@@ -308,6 +310,7 @@ impl StepConfig {
             batch_size,
             seq_len,
             recompute: false,
+            deterministic: false,
             optimizer_state: OptimizerState::Fp32,
             clip: 1.0,
             head: Head::Bf16,

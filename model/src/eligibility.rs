@@ -142,6 +142,9 @@ fn check_attention(config: &StepConfig) -> Result<(), ConfigError> {
             value: head_dim.to_string(),
         });
     }
+    if config.deterministic {
+        return Err(ConfigError::Cudnn { limit: "takes deterministic = false", value: "true".to_owned() });
+    }
     Ok(())
 }
 
@@ -364,6 +367,10 @@ mod tests {
             (
                 StepConfig { attention: Attention::Cudnn, ..tiny.clone() },
                 "attention `cudnn` computes in bf16, not fp32: use `flash` or `naive`",
+            ),
+            (
+                StepConfig { attention: Attention::Cudnn, deterministic: true, ..config("tiny", Precision::Bf16) },
+                "attention `cudnn` takes deterministic = false, not true: use `flash` or `naive`",
             ),
             (
                 StepConfig {

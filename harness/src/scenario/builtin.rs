@@ -71,7 +71,7 @@ pub(super) struct Parameter {
 const MOST: i64 = 1 << 24;
 
 /// Every parameter of the built-in step, in the order of the documentation.
-pub(super) const PARAMETERS: [Parameter; 14] = [
+pub(super) const PARAMETERS: [Parameter; 15] = [
     Parameter {
         name: "model",
         in_step: false,
@@ -136,6 +136,15 @@ pub(super) const PARAMETERS: [Parameter; 14] = [
         accepts: Accepts::Bool,
         doc: "Activation checkpointing: keep block inputs only and run each block's forward again in backward.",
         set: |config, value| config.recompute = *value == Scalar::Bool(true),
+    },
+    Parameter {
+        name: "deterministic",
+        in_step: true,
+        default: Default::Bool(false),
+        accepts: Accepts::Bool,
+        doc: "Results that repeat bit for bit on a GPU too: attention's backward adds in a fixed order, which costs some of \
+              its speed. cuDNN's has none.",
+        set: |config, value| config.deterministic = *value == Scalar::Bool(true),
     },
     Parameter {
         name: "optimizer_state",
@@ -401,7 +410,7 @@ mod tests {
         assert_eq!(
             defaults.join(" "),
             "model=tiny precision=bf16 attention=flash compile=none batch_size=8 seq_len=1024 recompute=false \
-             optimizer_state=fp32 clip=1 head=bf16 data=zipf learning_rate=0.0003 lr_warmup_steps=0 weight_decay=0.1"
+             deterministic=false optimizer_state=fp32 clip=1 head=bf16 data=zipf learning_rate=0.0003 lr_warmup_steps=0 weight_decay=0.1"
         );
     }
 
@@ -415,6 +424,7 @@ mod tests {
             ("batch_size", 3.into()),
             ("seq_len", 64.into()),
             ("recompute", true.into()),
+            ("deterministic", true.into()),
             ("optimizer_state", "bf16".into()),
             ("clip", 0.into()),
             ("head", "fp8".into()),
@@ -428,7 +438,7 @@ mod tests {
         assert_eq!(config.precision, Precision::Fp8RowwiseGwHp);
         assert_eq!(config.attention, Attention::Cudnn);
         assert_eq!(config.compile.to_string(), "layout+fusion");
-        assert_eq!((config.batch_size, config.seq_len, config.recompute), (3, 64, true));
+        assert_eq!((config.batch_size, config.seq_len, config.recompute, config.deterministic), (3, 64, true, true));
         assert_eq!((config.optimizer_state, config.head), (OptimizerState::Bf16, Head::Fp8));
         assert_eq!((config.clip, config.weight_decay, config.learning_rate), (0.0, 0.0, 0.01));
         assert_eq!(config.lr_warmup_steps, 7);

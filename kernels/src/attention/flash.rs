@@ -52,13 +52,13 @@ fn forward<R: Real>(shape: Shape, qkv: &[R], at: (usize, usize), lse: &mut [R]) 
         let mut largest = vec![R::neg_infinity(); rows];
         let mut sum = vec![R::zero(); rows];
         let out = &mut context[from * hd..][..rows * hd];
-        for (start, cols) in tiles(shape.seq).take_while(|(start, _)| *start < from + rows) {
+        for (start, cols) in tiles(shape.seq).take_while(|(start, _)| *start < shape.seen(from + rows - 1)) {
             let (q, k, v) =
                 (&q[from * hd..][..rows * hd], &k[start * hd..][..cols * hd], &v[start * hd..][..cols * hd]);
             let mut p = product((rows, cols, hd), (q, false), (k, false));
             for (row, p) in p.chunks_exact_mut(cols).enumerate() {
-                // Keys of this tile that the query may see: up to its own position.
-                let seen = (from + row + 1).saturating_sub(start).min(cols);
+                // Keys of this tile that the query may see.
+                let seen = shape.seen(from + row).saturating_sub(start).min(cols);
                 let tile_largest = p[..seen].iter().fold(largest[row], |a, &b| a.max(b * scale));
                 let shrink = if seen == 0 { R::one() } else { (largest[row] - tile_largest).exp() };
                 p[..seen].iter_mut().for_each(|p| *p = (*p * scale - tile_largest).exp());
@@ -91,10 +91,17 @@ impl Reference for FlashBackward {
             .zip(&problems)
             .map(|(lse, &at)| backward(shape, (&qkv, &context, &dcontext), lse, at))
             .collect();
-        for ([dq, dk, dv], at) in heads.iter().zip(problems) {
-            shape.scatter(&mut dqkv, Third::Query, at, dq);
-            shape.scatter(&mut dqkv, Third::Key, at, dk);
-            shape.scatter(&mut dqkv, Third::Value, at, dv);
+        for (shared, at) in heads.chunks(shape.sharing()).zip(problems.chunks(shape.sharing())) {
+            for ([dq, ..], at) in shared.iter().zip(at) {
+                shape.scatter(&mut dqkv, Third::Query, *at, dq);
+            }
+            for (third, index) in [(Third::Key, 1), (Third::Value, 2)] {
+                let mut sum = shared[0][index].clone();
+                for head in &shared[1..] {
+                    sum.iter_mut().zip(&head[index]).for_each(|(sum, value)| *sum += *value);
+                }
+                shape.scatter(&mut dqkv, third, at[0], &sum);
+            }
         }
     }
 }
@@ -118,12 +125,12 @@ fn backward<R: Real>(
     let add = |out: &mut [R], values: Vec<R>| out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
     for (start, cols) in tiles(shape.seq) {
         let (k, v) = (&k[start * hd..][..cols * hd], &v[start * hd..][..cols * hd]);
-        for (from, rows) in tiles(shape.seq).skip_while(|(from, rows)| from + rows <= start) {
+        for (from, rows) in tiles(shape.seq).skip_while(|(from, rows)| from + rows <= shape.seen_from(start)) {
             let (q, dout) = (&q[from * hd..][..rows * hd], &dout[from * hd..][..rows * hd]);
             let mut p = product((rows, cols, hd), (q, false), (k, false));
             let mut ds = product((rows, cols, hd), (dout, false), (v, false));
             for (row, (p, ds)) in p.chunks_exact_mut(cols).zip(ds.chunks_exact_mut(cols)).enumerate() {
-                let seen = (from + row + 1).saturating_sub(start).min(cols);
+                let seen = shape.seen(from + row).saturating_sub(start).min(cols);
                 for (p, ds) in p[..seen].iter_mut().zip(&mut ds[..seen]) {
                     *p = (*p * scale - lse[from + row]).exp();
                     *ds = rounded(shape.dtype, *p * (*ds - delta[from + row]) * scale);

@@ -27,7 +27,7 @@ struct Layout {
 // Order of work: `group` heads at a time, so that their keys and values stay in the second-level cache; within a group the
 // longest rows first.
 struct Work {
-    int seq, heads, problems, group, tiles;  // problems: B·H; tiles: of one head's queries
+    int seq, heads, kv_heads, problems, group, tiles, causal;  // problems: B·H; tiles: of one head's queries
     float scale;
 };
 
@@ -46,7 +46,7 @@ static __device__ __forceinline__ Place place_of(int index, int queries, const W
 
 // Tiles of keys that the queries of one place see.
 static __device__ __forceinline__ int key_tiles(const Place& p, int queries, const Work& w) {
-    return (min(p.from + queries, w.seq) + KEYS - 1) / KEYS;
+    return ((w.causal ? min(p.from + queries, w.seq) : w.seq) + KEYS - 1) / KEYS;
 }
 
 static __device__ __forceinline__ float exp2_fast(float x) {
@@ -84,7 +84,7 @@ template <int D>
 static __device__ __forceinline__ void fetch(
     const TensorMap* qkv, int* next, const Work& w, unsigned memory, int* taken, Barriers bars) {
     using L = Layout<D>;
-    const int total = w.problems * w.tiles, width = w.heads * D;
+    const int total = w.problems * w.tiles;
     Ring ring;
     int index = atomicAdd(next, 1);
     for (int turn = 0;; ++turn) {
@@ -97,20 +97,21 @@ static __device__ __forceinline__ void fetch(
         }
         const Place p = place_of(index, L::QUERIES, w);
         const int column = p.head * D;
+        // Heads lie one after the other in a packed row: of queries, keys, values.
+        const int keys = (w.heads + p.head / (w.heads / w.kv_heads)) * D, values = keys + w.kv_heads * D;
         index = atomicAdd(next, 1);
-        const auto fetch_tile = [&](unsigned to, int third, int from, unsigned barrier) {
+        const auto fetch_tile = [&](unsigned to, int column, int from, unsigned barrier) {
             barrier_expect(barrier, L::KEY_BYTES);
 #pragma unroll
             for (int panel = 0; panel < L::PANELS; ++panel)
 #pragma unroll
                 for (int half = 0; half < KEYS / 64; ++half)
-                    copy_in(to + (panel * KEYS + half * 64) * 128, qkv, third * width + column + panel * 64,
-                            from + half * 64, p.batch, barrier);
+                    copy_in(to + (panel * KEYS + half * 64) * 128, qkv, column + panel * 64, from + half * 64, p.batch, barrier);
         };
         for (int n = key_tiles(p, L::QUERIES, w) - 1, first = 1; n >= 0; --n, first = 0) {
             const unsigned offset = ring.stage * L::KEY_BYTES;
             barrier_wait(bars.key_empty(ring.stage), ring.parity ^ 1);
-            fetch_tile(memory + L::KEYS_AT + offset, 1, n * KEYS, bars.key_full(ring.stage));
+            fetch_tile(memory + L::KEYS_AT + offset, keys, n * KEYS, bars.key_full(ring.stage));
             if (first) {
                 const unsigned to = memory + buffer * L::QUERY_BYTES;
                 barrier_expect(bars.query_full(buffer), L::QUERY_BYTES);
@@ -122,7 +123,7 @@ static __device__ __forceinline__ void fetch(
                                 p.from + part * 64, p.batch, bars.query_full(buffer));
             }
             barrier_wait(bars.value_empty(ring.stage), ring.parity ^ 1);
-            fetch_tile(memory + L::VALUES_AT + offset, 2, n * KEYS, bars.value_full(ring.stage));
+            fetch_tile(memory + L::VALUES_AT + offset, values, n * KEYS, bars.value_full(ring.stage));
             ring.advance();
         }
     }
@@ -219,7 +220,7 @@ static __device__ __forceinline__ void compute(
         const unsigned queries = memory + buffer * L::QUERY_BYTES + group * 64 * 128;
         int n = key_tiles(place, L::QUERIES, w) - 1;
         // Tiles that lie behind all of this group's queries: let go, and take part in the rounds.
-        for (; n > (from + 63) / KEYS; --n) {
+        for (; w.causal && n > (from + 63) / KEYS; --n) {
             barrier_wait(bars.key_full(ring.stage), ring.parity);
             leave(bars.key_empty(ring.stage));
             barrier_wait(bars.value_full(ring.stage), ring.parity);
@@ -240,13 +241,14 @@ static __device__ __forceinline__ void compute(
         products_wait<0>();
         settle(s);
         leave(bars.key_empty(ring.stage));
-        // The one tile on the diagonal (or, behind the sequence's end, any): keys up to the query's own position. Keys behind
-        // the end come after every query that counts.
+        // Of the one tile on the diagonal (or, behind the sequence's end, any) keys up to the query's own position: keys behind
+        // the end come after every query that counts. Without the mask, of the last tile keys up to the end.
         const int row = from + warp * 16 + (lane >> 2);
+        const int last[2] = {w.causal ? row : w.seq - 1, w.causal ? row + 8 : w.seq - 1};
 #pragma unroll
         for (int i = 0; i < 64; ++i) {
             const int key = n * KEYS + (i >> 2) * 8 + 2 * (lane & 3) + (i & 1);
-            if (key > row + (i >> 1 & 1) * 8) s[i] = -INFINITY;
+            if (key > last[i >> 1 & 1]) s[i] = -INFINITY;
         }
         soften<true>(s, rows, shrink, to_log2);
         pack_all(p, s);

@@ -3,23 +3,18 @@
 // values stay in registers, and its part of every query's gradient is added in global memory, in fp32. Source of the schedule:
 // Shah et al. 2024 (FlashAttention-3).
 //
-// Blocks add to one tile of queries in a fixed order, the block on its diagonal first, which stores instead: results repeat bit
-// for bit, and nothing needs zeroing. A block comes to a tile one step after the block behind it has left, so that the order
-// costs no waiting; and as blocks are taken in that order, the one that is waited for is always at work.
+// Blocks add to a tile of queries as they come, to sums that were zeroed, or in a fixed order: the last block that sees it first,
+// which stores instead. Then results repeat bit for bit, and nothing needs zeroing. As blocks are taken in that order, the one
+// that is waited for is always at work.
+//
+// Where query heads share keys and values, a block goes through the queries of all of them.
 #include "hopper.cuh"
 #include "reduce.cuh"
 
 static constexpr float LOG2E = 1.4426950408889634f;
 
-#ifndef ORDERED
-#define ORDERED 1
-#endif
-#ifndef RING_STAGES
-#define RING_STAGES 2
-#endif
-
 static constexpr int KEYS = 128;
-static constexpr int STAGES = RING_STAGES;
+static constexpr int STAGES = 2;
 static constexpr int GROUPS = 2;
 
 // What a block is made of: one warpgroup that fetches and writes, and two that compute 64 keys each.
@@ -44,20 +39,29 @@ struct Layout {
 
 // tiles: of one head's queries; blocks: of its keys.
 struct Work {
-    int seq, heads, problems, tiles, blocks;  // problems: B·H
+    int seq, heads, kv_heads, problems, tiles, blocks, causal;  // problems: B·Hkv
     float scale;
 };
 
-struct Place { int problem, batch, head, block, first; };  // first: the first tile of queries that sees the block
+// head: of keys; sharing: the heads of queries that read it; first: the first tile of queries that sees the block.
+struct Place {
+    int batch, head, sharing, block, first;
 
-template <int D>
+    // The head of queries number i that shares, among all of the batch.
+    __device__ __forceinline__ long long queries(int i, const Work& w) const {
+        return (long long)batch * w.heads + head * sharing + i;
+    }
+};
+
+template <int D, bool ORDERED>
 static __device__ __forceinline__ Place place_of(int index, const Work& w) {
+    const int problem = index / w.blocks, turn = index % w.blocks;
     Place p;
-    p.problem = index / w.blocks;
-    p.block = ORDERED ? w.blocks - 1 - index % w.blocks : index % w.blocks;
-    p.first = p.block * (KEYS / Layout<D>::QUERIES);
-    p.batch = p.problem / w.heads;
-    p.head = p.problem % w.heads;
+    p.block = ORDERED ? w.blocks - 1 - turn : turn;
+    p.first = w.causal ? p.block * (KEYS / Layout<D>::QUERIES) : 0;
+    p.batch = problem / w.kv_heads;
+    p.head = problem % w.kv_heads;
+    p.sharing = w.heads / w.kv_heads;
     return p;
 }
 
@@ -94,12 +98,13 @@ struct Ring {
     }
 };
 
-// The one thread that fetches. Takes blocks off `next` until none are left; -1 tells the others so.
-template <int D>
+// The one thread that fetches. Takes blocks off `next` until none are left; -1 tells the others so. Behind the blocks taken
+// stands how many tiles of queries see each.
+template <int D, bool ORDERED>
 static __device__ __forceinline__ void fetch(const TensorMap* qkv, const TensorMap* dcontext, const float* rows, int* next,
     const Work& w, unsigned memory, int* taken, Barriers<Layout<D>::BLOCKS> bars) {
     using L = Layout<D>;
-    const int total = w.problems * w.blocks, width = w.heads * D;
+    const int total = w.problems * w.blocks;
     Ring ring;
     for (int turn = 0;; ++turn) {
         const int buffer = turn % L::BLOCKS;
@@ -110,8 +115,9 @@ static __device__ __forceinline__ void fetch(const TensorMap* qkv, const TensorM
             barrier_arrive(bars.block_full(buffer));
             return;
         }
-        const Place p = place_of<D>(index, w);
-        const int column = p.head * D;
+        const Place p = place_of<D, ORDERED>(index, w);
+        taken[L::BLOCKS + buffer] = w.tiles - p.first;
+        const int key_column = (w.heads + p.head) * D;
         const auto copy_tile = [&](unsigned to, const TensorMap* map, int from_column, int from, int count, unsigned barrier) {
 #pragma unroll
             for (int panel = 0; panel < L::PANELS; ++panel)
@@ -119,28 +125,36 @@ static __device__ __forceinline__ void fetch(const TensorMap* qkv, const TensorM
                     copy_in(to + (panel * count + part) * 128, map, from_column + panel * 64, from + part, p.batch, barrier);
         };
         barrier_expect(bars.block_full(buffer), 2 * L::KEY_BYTES);
-        copy_tile(memory + buffer * L::KEY_BYTES, qkv, width + column, p.block * KEYS, KEYS, bars.block_full(buffer));
-        copy_tile(memory + L::VALUES_AT + buffer * L::KEY_BYTES, qkv, 2 * width + column, p.block * KEYS, KEYS,
+        copy_tile(memory + buffer * L::KEY_BYTES, qkv, key_column, p.block * KEYS, KEYS, bars.block_full(buffer));
+        copy_tile(memory + L::VALUES_AT + buffer * L::KEY_BYTES, qkv, key_column + w.kv_heads * D, p.block * KEYS, KEYS,
                   bars.block_full(buffer));
-        const float* of_rows = rows + ((long long)p.problem * w.tiles + p.first) * (2 * L::QUERIES);
-        for (int m = p.first; m < w.tiles; ++m, of_rows += 2 * L::QUERIES) {
+        // One loop over the tiles of all heads that share: rows of one head lie behind those of the one before.
+        const int first = (int)p.queries(0, w) * w.tiles;
+        for (int at = first + p.first, column = p.head * p.sharing * D, end = first + w.tiles;;) {
+            const int from = (at - end + w.tiles) * L::QUERIES;
             barrier_wait(bars.query_empty(ring.stage), ring.parity ^ 1);
             barrier_expect(bars.query_full(ring.stage), L::QUERY_BYTES + L::ROW_BYTES);
-            copy_tile(memory + L::QUERIES_AT + ring.stage * L::QUERY_BYTES, qkv, column, m * L::QUERIES, L::QUERIES,
+            copy_tile(memory + L::QUERIES_AT + ring.stage * L::QUERY_BYTES, qkv, column, from, L::QUERIES,
                       bars.query_full(ring.stage));
-            copy_bytes_in(memory + L::ROWS_AT + ring.stage * L::ROW_BYTES, of_rows, L::ROW_BYTES, bars.query_full(ring.stage));
+            copy_bytes_in(memory + L::ROWS_AT + ring.stage * L::ROW_BYTES, rows + (long long)at * (2 * L::QUERIES), L::ROW_BYTES,
+                          bars.query_full(ring.stage));
             barrier_wait(bars.gradient_empty(ring.stage), ring.parity ^ 1);
             barrier_expect(bars.gradient_full(ring.stage), L::QUERY_BYTES);
-            copy_tile(memory + L::GRADIENTS_AT + ring.stage * L::QUERY_BYTES, dcontext, column, m * L::QUERIES, L::QUERIES,
+            copy_tile(memory + L::GRADIENTS_AT + ring.stage * L::QUERY_BYTES, dcontext, column, from, L::QUERIES,
                       bars.gradient_full(ring.stage));
             ring.advance();
+            if (++at < end) continue;
+            column += D;
+            if (column == (p.head + 1) * p.sharing * D) break;
+            at += p.first;
+            end += w.tiles;
         }
     }
 }
 
 // The one thread that adds a group's parts of the queries' gradients. `sums` are (B·H, tiles, groups, 64 · 64), elements in
 // the order in which threads hold them; `turns` (B·H, tiles, groups) count the blocks that have added.
-template <int D>
+template <int D, bool ORDERED>
 static __device__ __forceinline__ void write(
     float* sums, int* turns, const Work& w, unsigned memory, const int* taken, Barriers<Layout<D>::BLOCKS> bars, int group) {
     using L = Layout<D>;
@@ -152,11 +166,13 @@ static __device__ __forceinline__ void write(
         const int index = taken[buffer];
         barrier_arrive(bars.block_empty(buffer));
         if (index < 0) return;
-        const Place p = place_of<D>(index, w);
-        for (int m = p.first; m < w.tiles; ++m, parity ^= 1) {
-            const long long at = ((long long)p.problem * w.tiles + m) * GROUPS + group;
-            float* sum = sums + at * (64 * 64);
-            const int before = m / (KEYS / L::QUERIES) - p.block;  // blocks that add first
+        const Place p = place_of<D, ORDERED>(index, w);
+        const int first = (int)p.queries(0, w) * w.tiles;
+        for (int tile = first + p.first, end = first + w.tiles;; parity ^= 1) {
+            const int at = tile * GROUPS + group;
+            float* sum = sums + (long long)at * (64 * 64);
+            // Blocks that add first.
+            const int before = (w.causal ? (tile - end + w.tiles) / (KEYS / L::QUERIES) : w.blocks - 1) - p.block;
             barrier_wait(bars.part_full(group), parity);
             if (ORDERED && before > 0) {
                 int done;
@@ -175,7 +191,12 @@ static __device__ __forceinline__ void write(
                 asm volatile("fence.proxy.async;" ::: "memory");
                 asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(turns + at), "r"(before + 1) : "memory");
             }
+            if (++tile < end) continue;
+            if (end == first + p.sharing * w.tiles) break;
+            tile += p.first;
+            end += w.tiles;
         }
+        parity ^= 1;
     }
     // Copies that still read shared memory are over: every one was waited for.
 }
@@ -346,7 +367,7 @@ static __device__ __forceinline__ void put(const float (&values)[D / 2], bf16* b
     }
 }
 
-template <int D>
+template <int D, bool ORDERED>
 static __device__ __forceinline__ void compute(
     bf16* dqkv, const Work& w, unsigned memory, const int* taken, Barriers<Layout<D>::BLOCKS> bars, int group) {
     using L = Layout<D>;
@@ -359,33 +380,39 @@ static __device__ __forceinline__ void compute(
     g.warp = g.thread >> 5;
     g.to_log2 = w.scale * LOG2E;
     g.part_parity = 0;
-    const int width = w.heads * D, packed = 3 * width;
+    const int packed = (w.heads + 2 * w.kv_heads) * D;
     named_arrive(2 + (1 - group), 256);
     for (int turn = 0;; ++turn) {
         const int buffer = turn % L::BLOCKS;
         barrier_wait(bars.block_full(buffer), turn / L::BLOCKS & 1);
         const int index = taken[buffer];
         if (index < 0) break;
-        const Place p = place_of<D>(index, w);
         g.keys = memory + buffer * L::KEY_BYTES;
         g.values = g.keys + L::VALUES_AT;
 #pragma unroll
         for (int i = 0; i < D / 2; ++i) g.dk[i] = g.dv[i] = 0.0f;
         g.start();
-        g.soften(group * 64);
-        for (int m = p.first + 1; m < w.tiles; ++m) g.template step<true>(group * 64 - (m - p.first) * L::QUERIES);
+        // How far the group's first key lies behind a tile's first query: without the mask, always before it.
+        // Kept is only how many tiles are left, the rest made again from shared memory: registers are what this loop lacks.
+        const volatile int* of = taken + buffer;
+        g.soften(w.causal ? group * 64 : -64);
+        for (int left = w.heads / w.kv_heads * of[L::BLOCKS] - 1; left > 0; --left) {
+            const int tiles = of[L::BLOCKS], done = tiles - 1 - (left + tiles - 1) % tiles;
+            g.template step<true>(w.causal ? group * 64 - done * L::QUERIES : -64);
+        }
         g.template step<false>(0);
+        const Place p = place_of<D, ORDERED>(*of, w);
         g.leave(bars.block_empty(buffer));
         const int row = p.block * KEYS + group * 64 + g.warp * 16 + (g.lane >> 2);
-        bf16* base = dqkv + (long long)p.batch * w.seq * packed + p.head * D;
-        put<D>(g.dk, base + width, packed, row, w.seq, w.scale);
-        put<D>(g.dv, base + 2 * width, packed, row, w.seq, 1.0f);
+        bf16* base = dqkv + (long long)p.batch * w.seq * packed + (w.heads + p.head) * D;
+        put<D>(g.dk, base, packed, row, w.seq, w.scale);
+        put<D>(g.dv, base + w.kv_heads * D, packed, row, w.seq, 1.0f);
     }
     named_sync(2 + group, 256);
 }
 
-// Grid: as many blocks as multiprocessors. Made before: `rows`, and `next` and `turns` zeroed.
-template <int D>
+// Grid: as many blocks as multiprocessors. Made before: `rows`, and zeroes in `next` and in `turns` or `sums`.
+template <int D, bool ORDERED>
 static __device__ __forceinline__ void backward(const TensorMap* qkv, const TensorMap* dcontext, const float* rows, float* sums,
     int* turns, int* next, bf16* dqkv, const Work& w) {
     using L = Layout<D>;
@@ -416,25 +443,33 @@ static __device__ __forceinline__ void backward(const TensorMap* qkv, const Tens
         registers_down<24>();
         const int warp = (threadIdx.x & 127) >> 5;
         if ((threadIdx.x & 31) == 0) {
-            if (warp == 0) fetch<D>(qkv, dcontext, rows, next, w, memory, taken, bars);
-            else if (warp <= GROUPS) write<D>(sums, turns, w, memory, taken, bars, warp - 1);
+            if (warp == 0) fetch<D, ORDERED>(qkv, dcontext, rows, next, w, memory, taken, bars);
+            else if (warp <= GROUPS) write<D, ORDERED>(sums, turns, w, memory, taken, bars, warp - 1);
         }
     } else {
         registers_up<240>();
-        compute<D>(dqkv, w, memory, taken, bars, group);
+        compute<D, ORDERED>(dqkv, w, memory, taken, bars, group);
     }
 }
 
 // Before: log-sum-exps to base 2 and delta = Σ dO ∘ O of every query, in tiles as they are fetched; behind the sequence's end
-// infinity and 0, so that probabilities become 0. Zeroes the counters. Grid: (tiles, B·H), 256 threads.
-template <int D>
-static __device__ __forceinline__ void prepare(
-    const bf16* context, const bf16* dcontext, const float* lse, float* rows, int* turns, int* next, const Work& w) {
+// infinity and 0, so that probabilities become 0. Zeroes the counters, and the sums that blocks add to as they come. Grid:
+// (tiles, B·H), 256 threads.
+template <int D, bool ORDERED>
+static __device__ __forceinline__ void prepare(const bf16* context, const bf16* dcontext, const float* lse, float* rows,
+    float* sums, int* turns, int* next, const Work& w) {
     constexpr int QUERIES = Layout<D>::QUERIES, LANES = D / 8;
     const int problem = blockIdx.y, tile = blockIdx.x, batch = problem / w.heads, head = problem % w.heads;
     const long long at = (long long)problem * w.tiles + tile;
     float* out = rows + at * (2 * QUERIES);
-    if (threadIdx.x < GROUPS) turns[at * GROUPS + threadIdx.x] = 0;
+    if (ORDERED) {
+        if (threadIdx.x < GROUPS) turns[at * GROUPS + threadIdx.x] = 0;
+    } else {
+        constexpr int VECTORS = GROUPS * Layout<D>::PART_BYTES / 16;
+        float4* zeroed = reinterpret_cast<float4*>(sums) + at * VECTORS;
+#pragma unroll
+        for (int i = threadIdx.x; i < VECTORS; i += 256) zeroed[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
     if (threadIdx.x == 0 && at == 0) *next = 0;
     const int lane = threadIdx.x % LANES;
 #pragma unroll
@@ -465,7 +500,7 @@ static __device__ __forceinline__ void prepare(
 template <int D>
 static __device__ __forceinline__ void finish(const float* sums, bf16* dqkv, const Work& w) {
     const int problem = blockIdx.y, tile = blockIdx.x / GROUPS, group = blockIdx.x % GROUPS;
-    const int batch = problem / w.heads, head = problem % w.heads, width = w.heads * D;
+    const int batch = problem / w.heads, head = problem % w.heads, packed = (w.heads + 2 * w.kv_heads) * D;
     const int v = threadIdx.x & 7, row = threadIdx.x >> 3;  // row: warp · 8 + lane / 4
     const float4* from = reinterpret_cast<const float4*>(sums) + (((long long)problem * w.tiles + tile) * GROUPS + group) * 1024 +
                          v * 128 + row * 4;
@@ -479,24 +514,30 @@ static __device__ __forceinline__ void finish(const float* sums, bf16* dqkv, con
         pairs[0][i] = pair_from_floats(x.x * w.scale, x.y * w.scale, bf16{});
         pairs[1][i] = pair_from_floats(x.z * w.scale, x.w * w.scale, bf16{});
     }
-    bf16* to = dqkv + ((long long)batch * w.seq + query) * (3 * width) + head * D + column;
+    bf16* to = dqkv + ((long long)batch * w.seq + query) * packed + head * D + column;
     if (query < w.seq) *reinterpret_cast<uint4*>(to) = out[0];
-    if (query + 8 < w.seq) *reinterpret_cast<uint4*>(to + (long long)8 * (3 * width)) = out[1];
+    if (query + 8 < w.seq) *reinterpret_cast<uint4*>(to + (long long)8 * packed) = out[1];
 }
 
-#define FLASH(D) \
-    extern "C" __global__ void __launch_bounds__(256) flash_hopper_prepare_##D( \
-        const bf16* context, const bf16* dcontext, const float* lse, float* rows, int* turns, int* next, Work w) { \
-        prepare<D>(context, dcontext, lse, rows, turns, next, w); \
+#define FLASH(D, ORDER, ORDERED) \
+    extern "C" __global__ void __launch_bounds__(256) flash_hopper_prepare_##ORDER##_##D(const bf16* context, \
+        const bf16* dcontext, const float* lse, float* rows, float* sums, int* turns, int* next, Work w) { \
+        prepare<D, ORDERED>(context, dcontext, lse, rows, sums, turns, next, w); \
     } \
-    extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1) flash_hopper_backward_##D( \
+    extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1) flash_hopper_backward_##ORDER##_##D( \
         const __grid_constant__ TensorMap qkv, const __grid_constant__ TensorMap dcontext, const float* rows, float* sums, \
         int* turns, int* next, bf16* dqkv, Work w) { \
-        backward<D>(&qkv, &dcontext, rows, sums, turns, next, dqkv, w); \
-    } \
+        backward<D, ORDERED>(&qkv, &dcontext, rows, sums, turns, next, dqkv, w); \
+    }
+
+#define FINISH(D) \
     extern "C" __global__ void __launch_bounds__(256) flash_hopper_finish_##D(const float* sums, bf16* dqkv, Work w) { \
         finish<D>(sums, dqkv, w); \
     }
 
-FLASH(64)
-FLASH(128)
+FLASH(64, any, false)
+FLASH(64, fixed, true)
+FLASH(128, any, false)
+FLASH(128, fixed, true)
+FINISH(64)
+FINISH(128)

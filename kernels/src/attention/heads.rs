@@ -1,4 +1,4 @@
-//! Heads out of packed tensors and back: where the strides of (B·S, 3·C) are known.
+//! Heads out of packed tensors and back: where the strides of packed tensors are known.
 
 use super::Shape;
 use crate::real::Real;
@@ -23,14 +23,20 @@ impl Shape {
         R::of_f64(1.0 / (self.head_dim as f64).sqrt())
     }
 
-    fn columns(&self, third: Third, head: usize) -> usize {
-        let width = self.heads * self.head_dim;
-        third as usize * width + head * self.head_dim
+    /// The first column of what one head of queries reads of a packed row.
+    pub(super) fn column(&self, third: Third, head: usize) -> usize {
+        let shared = head / self.sharing();
+        let at = match third {
+            Third::Query => head,
+            Third::Key => self.heads + shared,
+            Third::Value => self.heads + self.kv_heads + shared,
+        };
+        at * self.head_dim
     }
 
     /// One head of a packed tensor as (S, hd).
     pub(super) fn gather<R: Real>(&self, packed: &[R], third: Third, (batch, head): (usize, usize)) -> Vec<R> {
-        self.collect(packed, 3 * self.heads * self.head_dim, batch, self.columns(third, head))
+        self.collect(packed, self.packed_width(), batch, self.column(third, head))
     }
 
     /// One head of a context as (S, hd).
@@ -49,7 +55,7 @@ impl Shape {
 
     /// Puts one head back into a packed tensor.
     pub(super) fn scatter<R: Real>(&self, packed: &mut [R], third: Third, at: (usize, usize), values: &[R]) {
-        self.place(packed, 3 * self.heads * self.head_dim, at.0, self.columns(third, at.1), values);
+        self.place(packed, self.packed_width(), at.0, self.column(third, at.1), values);
     }
 
     /// Puts one head back into a context.

@@ -1,7 +1,7 @@
 //! How the tiled forward is launched on Hopper: tensor maps for the copy engine, one block a multiprocessor, tiles taken off a
 //! counter.
 
-use super::Shape;
+use super::{Mask, Shape};
 use crate::gpu::launch::Operands;
 use crate::gpu::source::Source;
 use crate::gpu::{Call, Gpu, GpuError, Kernel, TensorMap};
@@ -34,7 +34,22 @@ const fn groups(head_dim: usize) -> usize {
 /// Heads at a time, so that their keys and values take half of the second-level cache.
 fn heads_at_once(shape: Shape, l2_bytes: usize) -> usize {
     let head = 2 * shape.seq * shape.head_dim * shape.dtype.bytes();
+    let head = head.div_ceil(shape.sharing());
+    if let Ok(v) = std::env::var("STEPWATCH_FLASH_GROUP") {
+        return v.parse::<usize>().unwrap_or(1).clamp(1, shape.batch * shape.heads);
+    }
     (l2_bytes / 2 / head).clamp(1, shape.batch * shape.heads)
+}
+
+/// Boxes of 64 rows of a (B·S, `columns`) tensor.
+pub(super) fn map(shape: Shape, pointer: u64, columns: usize) -> Result<Vec<u8>, GpuError> {
+    TensorMap { pointer, batch: shape.batch, rows: shape.seq, columns, box_rows: 64 }.encode()
+}
+
+/// `struct Work` of the kernels: numbers, then the softmax scale.
+pub(super) fn work_bytes(numbers: &[usize], scale: f32) -> Vec<u8> {
+    let numbers = numbers.iter().flat_map(|&number| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+    numbers.chain(scale.to_le_bytes()).collect()
 }
 
 /// Zeroes the counter, then one launch.
@@ -42,27 +57,23 @@ pub(super) fn forward(shape: Shape, gpu: &Gpu, operands: &Operands<'_>) -> Resul
     let (hd, problems) = (shape.head_dim, shape.batch * shape.heads);
     let queries = ROWS * groups(hd);
     let tiles = shape.seq.div_ceil(queries);
-    let map = |name, columns| {
-        let (pointer, batch, rows) = (operands.pointer(name), shape.batch, shape.seq);
-        TensorMap { pointer, batch, rows, columns, box_rows: 64 }.encode()
-    };
-    let work = [shape.seq, shape.heads, problems, heads_at_once(shape, gpu.facts().l2_bytes), tiles];
+    let group = heads_at_once(shape, gpu.facts().l2_bytes);
+    let causal = usize::from(shape.mask == Mask::Causal);
+    let work = [shape.seq, shape.heads, shape.kv_heads, problems, group, tiles, causal];
     // Indices run once past the last tile for every block.
     if i32::try_from(problems * tiles + 2 * gpu.facts().multiprocessors).is_err() {
         return operands.unsupported(format!("{problems} heads of {tiles} tiles: more than 2^31 tiles"));
     }
-    let work = work.iter().flat_map(|&size| u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
-    let work: Vec<u8> = work.chain(shape.softmax_scale().to_le_bytes()).collect();
     let kernel = Kernel::new(gpu, &SOURCE, &format!("flash_hopper_forward_{hd}"))?
         .grid(gpu.facts().multiprocessors.min(problems * tiles), 1)
         .block(128 * (groups(hd) + 1))
         // Queries twice, tiles of keys and of values.
         .shared((2 * queries + 2 * STAGES * KEYS) * hd * 2 + REST)
-        .structure(&map("qkv", 3 * shape.width())?)
-        .structure(&map("context", shape.width())?)
+        .structure(&map(shape, operands.pointer("qkv"), shape.packed_width())?)
+        .structure(&map(shape, operands.pointer("context"), shape.width())?)
         .pointer(operands.pointer("lse"))
         .pointer(operands.scratch())
-        .structure(&work);
+        .structure(&work_bytes(&work, shape.softmax_scale()));
     Ok(vec![Call::zero(operands.scratch(), SCRATCH), kernel.ready()?])
 }
 
@@ -73,7 +84,7 @@ mod tests {
 
     #[test]
     fn keys_and_values_of_the_heads_at_once_fit_half_the_cache() {
-        let shape = Shape { batch: 16, seq: 2048, heads: 16, head_dim: 64, dtype: Dtype::Bf16 };
+        let shape = Shape::causal(16, 2048, 16, 64, Dtype::Bf16);
         // 512 KiB a head.
         assert_eq!(heads_at_once(shape, 50 << 20), 50);
         assert_eq!(heads_at_once(shape, 1 << 30), 256);

@@ -1,10 +1,10 @@
 //! How attention is launched: the naive form's products through cuBLASLt and its softmax, and the tiled form.
 
 use super::cudnn::{self, Direction};
-use super::hopper;
 use super::{
-    FlashBackward, FlashForward, Kernel as Runner, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
+    FlashBackward, FlashForward, Kernel as Runner, Mask, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
 };
+use super::{hopper, hopper_backward};
 use crate::dtype::Dtype;
 use crate::gemm::cublaslt::{Factor, Matmul, Problem};
 use crate::gpu::launch::{Launch, Operands};
@@ -142,7 +142,13 @@ impl Launch for SoftmaxBackward {
 }
 
 /// Refuses what the tiled kernels do not run.
-fn check(shape: Shape, operands: &Operands<'_>) -> Result<&'static str, GpuError> {
+fn check(shape: Shape, gpu: &Gpu, operands: &Operands<'_>) -> Result<&'static str, GpuError> {
+    if !hopper::takes(shape, gpu) && (shape.mask, shape.kv_heads) != (Mask::Causal, shape.heads) {
+        return operands.unsupported(
+            "without the causal mask, or with heads that share keys: only in bf16 at head dims 64 and 128 on compute \
+             capability 9.0",
+        );
+    }
     if shape.head_dim > 256 {
         return operands.unsupported(format!("head width {}: at most 256 is expected", shape.head_dim));
     }
@@ -178,7 +184,7 @@ impl Launch for FlashForward {
             return by_cudnn(gpu, self.shape, Direction::Forward, operands);
         }
         let s = self.shape;
-        let dtype = check(s, operands)?;
+        let dtype = check(s, gpu, operands)?;
         if hopper::takes(s, gpu) {
             return hopper::forward(s, gpu, operands);
         }
@@ -203,12 +209,13 @@ impl Launch for FlashForward {
 }
 
 impl Launch for FlashBackward {
-    /// delta: (B, H, S) fp32.
+    /// delta, (B, H, S) fp32, or what the kernels for Hopper keep.
     fn scratch(&self) -> usize {
         if self.kernel == Runner::Cudnn {
             return 0;
         }
-        4 * self.shape.batch * self.shape.heads * self.shape.seq
+        let delta = 4 * self.shape.batch * self.shape.heads * self.shape.seq;
+        delta.max(hopper_backward::scratch(self.shape))
     }
 
     fn calls(&self, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
@@ -216,7 +223,10 @@ impl Launch for FlashBackward {
             return by_cudnn(gpu, self.shape, Direction::Backward, operands);
         }
         let s = self.shape;
-        let dtype = check(s, operands)?;
+        let dtype = check(s, gpu, operands)?;
+        if hopper::takes(s, gpu) {
+            return hopper_backward::backward(self, gpu, operands);
+        }
         let delta = Kernel::new(gpu, &FLASH, &format!("flash_delta_{dtype}"))?
             .grid((s.batch * s.heads * s.seq).div_ceil(8), 1)
             .pointer(operands.pointer("context"))

@@ -1,6 +1,7 @@
-//! Causal self-attention on packed QKV: the primitives of the naive form, and the tiled form in one op.
+//! Self-attention on packed QKV: the primitives of the naive form, and the tiled form in one op.
 //!
-//! Packed tensors are (B·S, 3·C) with C = H·hd, queries first; contexts are (B·S, C); scores are (B, H, S, S).
+//! Packed tensors are (B·S, (H + 2·Hkv)·hd): queries, then keys, then values; contexts are (B·S, H·hd); scores are (B, H, S, S).
+//! Query head h reads the keys and values of head h / (H / Hkv). The naive form and cuDNN take Hkv = H and the causal mask alone.
 
 pub mod cudnn;
 mod flash;
@@ -16,7 +17,17 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::Dtype;
-use crate::op::{Class, Param, Spec};
+use crate::op::{Class, Param, Spec, SpecError};
+
+/// Which keys a query sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mask {
+    /// Those up to its own position.
+    Causal,
+    /// All.
+    Full,
+}
 
 /// The shape every attention op shares. The softmax scale is 1/sqrt(hd).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,17 +36,84 @@ pub struct Shape {
     pub batch: usize,
     /// Tokens of one sequence, S.
     pub seq: usize,
-    /// Heads, H.
+    /// Heads of queries, H.
     pub heads: usize,
+    /// Heads of keys and of values, Hkv: divides `heads`, and is less where queries share them.
+    pub kv_heads: usize,
     /// Width of a head, hd.
     pub head_dim: usize,
+    /// Which keys a query sees.
+    pub mask: Mask,
     /// Of all tensors but statistics; arithmetic is fp32.
     pub dtype: Dtype,
 }
 
 impl Shape {
+    /// Causal, every query head with keys and values of its own.
+    #[must_use]
+    pub const fn causal(batch: usize, seq: usize, heads: usize, head_dim: usize, dtype: Dtype) -> Self {
+        Self { batch, seq, heads, kv_heads: heads, head_dim, mask: Mask::Causal, dtype }
+    }
+
+    /// Columns of a packed row.
+    const fn packed_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
     fn packed(&self) -> [usize; 2] {
-        [self.batch * self.seq, 3 * self.heads * self.head_dim]
+        [self.batch * self.seq, self.packed_width()]
+    }
+
+    /// Query heads that read the same keys and values.
+    const fn sharing(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Keys that the query at a position sees, from the first on.
+    fn seen(&self, position: usize) -> usize {
+        match self.mask {
+            Mask::Causal => position + 1,
+            Mask::Full => self.seq,
+        }
+    }
+
+    /// The first query that sees the key at a position.
+    fn seen_from(&self, position: usize) -> usize {
+        match self.mask {
+            Mask::Causal => position,
+            Mask::Full => 0,
+        }
+    }
+
+    /// What share of all pairs of positions are seen, as FLOPs are counted.
+    const fn share_seen(&self) -> f64 {
+        match self.mask {
+            Mask::Causal => 0.5,
+            Mask::Full => 1.0,
+        }
+    }
+
+    /// Whether heads can be shared so.
+    fn check(&self, op: &'static str) -> Result<(), SpecError> {
+        if self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads) {
+            return Ok(());
+        }
+        let what = format!("with {} heads of queries and {} of keys and values", self.heads, self.kv_heads);
+        Err(SpecError { op, what, expected: "the second divides the first" })
+    }
+
+    /// Whether this is what the naive form and cuDNN take.
+    fn check_plain(&self, op: &'static str) -> Result<(), SpecError> {
+        if self.kv_heads == self.heads && self.mask == Mask::Causal {
+            return Ok(());
+        }
+        let (mask, heads, kv_heads) = (self.mask, self.heads, self.kv_heads);
+        let what = format!("with mask {mask:?}, {heads} heads of queries and {kv_heads} of keys and values");
+        Err(SpecError {
+            op,
+            what,
+            expected: "it is causal, and keys have as many heads as queries: only `flash` takes others",
+        })
     }
 
     fn context(&self) -> [usize; 2] {
@@ -113,6 +191,10 @@ impl Spec for Product {
     fn flops(&self) -> f64 {
         self.shape.product_flops()
     }
+
+    fn check(&self) -> Result<(), SpecError> {
+        self.shape.check_plain("attention product")
+    }
 }
 
 /// `p = softmax(scores / sqrt(hd))` over positions up to the query's own; 0 after it.
@@ -165,6 +247,16 @@ pub enum Kernel {
     Cudnn,
 }
 
+impl Kernel {
+    fn check(self, shape: &Shape, op: &'static str) -> Result<(), SpecError> {
+        shape.check(op)?;
+        match self {
+            Self::Flash => Ok(()),
+            Self::Cudnn => shape.check_plain(op),
+        }
+    }
+}
+
 /// Attention without materialised scores: `context`, and the log-sum-exp of each query's scaled scores.
 /// Probabilities are rounded to the dtype before they meet V, as the tensor cores need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,10 +281,24 @@ impl Spec for FlashForward {
         Class::Attention
     }
 
-    /// Two products, causal: half of all pairs.
+    /// Two products; causal ones over half of all pairs.
     fn flops(&self) -> f64 {
-        self.shape.product_flops()
+        2.0 * self.shape.share_seen() * self.shape.product_flops()
     }
+
+    fn check(&self) -> Result<(), SpecError> {
+        self.kernel.check(&self.shape, "attention forward")
+    }
+}
+
+/// In which order a tiled backward adds the tiles' parts of a query's gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// As they come: the last bits of dQ may differ from run to run.
+    Any,
+    /// One after the other: results repeat bit for bit, at a cost.
+    Fixed,
 }
 
 /// Its gradients: probabilities are made again from the log-sum-exp.
@@ -202,6 +308,8 @@ pub struct FlashBackward {
     pub shape: Shape,
     /// Who runs it.
     pub kernel: Kernel,
+    /// In which order it adds.
+    pub order: Order,
 }
 
 impl Spec for FlashBackward {
@@ -220,8 +328,16 @@ impl Spec for FlashBackward {
         Class::Attention
     }
 
-    /// Five products, causal.
+    /// Five products; causal ones over half of all pairs.
     fn flops(&self) -> f64 {
-        2.5 * self.shape.product_flops()
+        5.0 * self.shape.share_seen() * self.shape.product_flops()
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
+        if self.kernel == Kernel::Cudnn && self.order == Order::Fixed {
+            let what = "by cuDNN in a fixed order".to_owned();
+            return Err(SpecError { op: "attention backward", what, expected: "any order, or `flash`" });
+        }
+        self.kernel.check(&self.shape, "attention backward")
     }
 }

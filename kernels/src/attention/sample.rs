@@ -27,7 +27,7 @@ impl Shape {
     }
 
     fn packed_start(&self, third: Third, (batch, head, position): At) -> usize {
-        ((batch * self.seq + position) * 3 + third as usize) * self.heads * self.head_dim + head * self.head_dim
+        (batch * self.seq + position) * self.packed_width() + self.column(third, head)
     }
 
     fn context_start(&self, (batch, head, position): At) -> usize {
@@ -129,7 +129,7 @@ impl FlashForward {
         let (shape, hd) = (self.shape, self.shape.head_dim);
         let mut out = Vec::new();
         for at in shape.rows(shape.rows_for(count), below) {
-            let seen = 0..at.2 + 1;
+            let seen = 0..shape.seen(at.2);
             let q = shape.thirds(pieces, 0, Third::Query, at, at.2..at.2 + 1)?;
             let k = shape.thirds(pieces, 0, Third::Key, at, seen.clone())?;
             let v = shape.thirds(pieces, 0, Third::Value, at, seen)?;
@@ -197,10 +197,10 @@ impl FlashBackward {
         Ok(out)
     }
 
-    /// A row of dQ: one query, the keys up to it.
+    /// A row of dQ: one query, the keys that it sees.
     fn query<P: Pieces>(&self, at: At, pieces: &mut P, out: &mut Vec<Sampled>) -> Result<(), P::Error> {
         let (shape, hd) = (self.shape, self.shape.head_dim);
-        let (own, seen) = (at.2..at.2 + 1, 0..at.2 + 1);
+        let (own, seen) = (at.2..at.2 + 1, 0..shape.seen(at.2));
         let q = shape.thirds(pieces, 0, Third::Query, at, own.clone())?;
         let k = shape.thirds(pieces, 0, Third::Key, at, seen.clone())?;
         let v = shape.thirds(pieces, 0, Third::Value, at, seen)?;
@@ -215,27 +215,33 @@ impl FlashBackward {
         Ok(())
     }
 
-    /// A row of dK and of dV: one key, the queries from it on.
+    /// A row of dK and of dV: one key, the queries that see it, of every head that shares it.
     fn key<P: Pieces>(&self, at: At, pieces: &mut P, out: &mut Vec<Sampled>) -> Result<(), P::Error> {
         let (shape, hd) = (self.shape, self.shape.head_dim);
-        let (own, seen) = (at.2..at.2 + 1, at.2..shape.seq);
-        let q = shape.thirds(pieces, 0, Third::Query, at, seen.clone())?;
+        let (own, seen) = (at.2..at.2 + 1, shape.seen_from(at.2)..shape.seq);
         let k = shape.thirds(pieces, 0, Third::Key, at, own.clone())?;
         let v = shape.thirds(pieces, 0, Third::Value, at, own)?;
-        let (context, dout) =
-            (shape.contexts(pieces, 1, at, seen.clone())?, shape.contexts(pieces, 3, at, seen.clone())?);
-        let lse = pieces.pieces(2, &[shape.statistic(at)], 1, seen.len())?;
-        let rows = q.chunks_exact(hd).zip(context.chunks_exact(hd)).zip(dout.chunks_exact(hd)).zip(&lse);
-        let pairs: Vec<Pair> =
-            rows.map(|(((q, context), dout), lse)| pair(shape, (q, &k, &v), (context, dout), *lse)).collect();
+        let (mut queries, mut douts, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        let first = at.1 / shape.sharing() * shape.sharing();
+        for head in first..first + shape.sharing() {
+            let at = (at.0, head, at.2);
+            let q = shape.thirds(pieces, 0, Third::Query, at, seen.clone())?;
+            let (context, dout) =
+                (shape.contexts(pieces, 1, at, seen.clone())?, shape.contexts(pieces, 3, at, seen.clone())?);
+            let lse = pieces.pieces(2, &[shape.statistic((at.0, head, seen.start))], 1, seen.len())?;
+            let rows = q.chunks_exact(hd).zip(context.chunks_exact(hd)).zip(dout.chunks_exact(hd)).zip(&lse);
+            pairs.extend(rows.map(|(((q, context), dout), lse)| pair(shape, (q, &k, &v), (context, dout), *lse)));
+            queries.extend(q);
+            douts.extend(dout);
+        }
         let (values, errors) = pairs.iter().map(|pair| (pair.ds, pair.ds_error)).unzip();
         let start = shape.packed_start(Third::Key, at);
         let found = pieces.pieces(4, &[start], 1, hd)?;
-        push(out, ("dqkv", shape.dtype, start), &found, Weights { values, errors }.combine(shape.dtype, &q, hd));
+        push(out, ("dqkv", shape.dtype, start), &found, Weights { values, errors }.combine(shape.dtype, &queries, hd));
         let (values, errors) = pairs.iter().map(|pair| (pair.p, pair.p_error)).unzip();
         let start = shape.packed_start(Third::Value, at);
         let found = pieces.pieces(4, &[start], 1, hd)?;
-        push(out, ("dqkv", shape.dtype, start), &found, Weights { values, errors }.combine(shape.dtype, &dout, hd));
+        push(out, ("dqkv", shape.dtype, start), &found, Weights { values, errors }.combine(shape.dtype, &douts, hd));
         Ok(())
     }
 }
@@ -360,7 +366,7 @@ impl SoftmaxBackward {
 #[cfg(test)]
 mod tests {
     use crate::attention::{
-        FlashBackward, FlashForward, Kernel, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
+        FlashBackward, FlashForward, Kernel, Mask, Order, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
     };
     use crate::dtype::Dtype;
     use crate::op::{Access, Op};
@@ -368,7 +374,7 @@ mod tests {
     use crate::testing::{Random, Tensors};
 
     fn shape(dtype: Dtype) -> Shape {
-        Shape { batch: 2, seq: 200, heads: 3, head_dim: 32, dtype }
+        Shape::causal(2, 200, 3, 32, dtype)
     }
 
     /// Every op of both forms in the order of a step, all tensors under the names of the signatures.
@@ -376,7 +382,7 @@ mod tests {
         let product = |kind| Op::AttentionProduct(Product { shape, kind });
         vec![
             Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash }),
-            Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash }),
+            Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash, order: Order::Any }),
             product(ProductKind::Scores),
             Op::SoftmaxForward(SoftmaxForward { shape }),
             product(ProductKind::Context),
@@ -390,20 +396,18 @@ mod tests {
 
     fn start(shape: Shape) -> Tensors<f32> {
         let mut random = Random::new(51);
-        let tokens = shape.batch * shape.seq;
-        let width = shape.heads * shape.head_dim;
-        Tensors::new().with("qkv", shape.dtype, &random.normals(tokens * 3 * width)).with(
-            "dcontext",
-            shape.dtype,
-            &random.normals(tokens * width),
-        )
+        let mut normals = |of: [usize; 2]| random.normals(of[0] * of[1]);
+        let (qkv, dcontext) = (normals(shape.packed()), normals(shape.context()));
+        Tensors::new().with("qkv", shape.dtype, &qkv).with("dcontext", shape.dtype, &dcontext)
     }
 
     #[test]
     fn right_attention_holds_and_wrong_attention_does_not() {
-        for dtype in [Dtype::Bf16, Dtype::F32] {
-            let mut tensors = start(shape(dtype));
-            for op in ops(shape(dtype)) {
+        let shared = Shape { heads: 4, kv_heads: 2, seq: 130, ..shape(Dtype::Bf16) };
+        for shape in [shape(Dtype::Bf16), shape(Dtype::F32), shared, Shape { mask: Mask::Full, ..shared }] {
+            let mut tensors = start(shape);
+            let both_forms = shape.kv_heads == shape.heads;
+            for op in ops(shape).into_iter().take(if both_forms { usize::MAX } else { 2 }) {
                 tensors.run(&op);
                 let found = sampled(&op, &tensors, 256);
                 assert!(found.len() >= 256, "{op:?}: {}", found.len());

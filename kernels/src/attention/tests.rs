@@ -1,13 +1,15 @@
 //! Attention against its definition, against finite differences, and the tiled form against the naive one.
 
-use super::{FlashBackward, FlashForward, Kernel, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward};
+use super::{
+    FlashBackward, FlashForward, Kernel, Mask, Order, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
+};
 use crate::dtype::Dtype;
 use crate::op::{Op, Spec};
 use crate::real::Real;
 use crate::testing::{Random, Tensors, assert_close, assert_gradient, dot};
 
 fn shape(batch: usize, seq: usize, heads: usize, head_dim: usize, dtype: Dtype) -> Shape {
-    Shape { batch, seq, heads, head_dim, dtype }
+    Shape::causal(batch, seq, heads, head_dim, dtype)
 }
 
 fn product(shape: Shape, kind: ProductKind) -> Op {
@@ -19,7 +21,7 @@ fn flash_forward(shape: Shape) -> Op {
 }
 
 fn flash_backward(shape: Shape) -> Op {
-    Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash })
+    Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash, order: Order::Any })
 }
 
 /// Scores, softmax, context.
@@ -42,18 +44,20 @@ fn naive_backward<R: Real>(tensors: &mut Tensors<R>, shape: Shape) {
 
 /// Context and log-sum-exp by the definition alone.
 fn definition(shape: Shape, qkv: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let Shape { batch, seq, heads, head_dim, .. } = shape;
+    let Shape { batch, seq, heads, kv_heads, head_dim, mask, .. } = shape;
     let width = heads * head_dim;
     let row = |b: usize, s: usize, third: usize, head: usize| {
-        &qkv[(b * seq + s) * 3 * width + third * width + head * head_dim..][..head_dim]
+        let at = [head, heads + head * kv_heads / heads, heads + kv_heads + head * kv_heads / heads][third];
+        &qkv[((b * seq + s) * (heads + 2 * kv_heads) + at) * head_dim..][..head_dim]
     };
     let mut context = vec![0.0; batch * seq * width];
     let mut lse = Vec::new();
     for (b, head) in (0..batch).flat_map(|b| (0..heads).map(move |head| (b, head))) {
         for query in 0..seq {
             let scale = 1.0 / f64::from(u32::try_from(head_dim).unwrap()).sqrt();
+            let end = if mask == Mask::Causal { query + 1 } else { seq };
             let scores: Vec<f64> =
-                (0..=query).map(|key| dot(row(b, query, 0, head), row(b, key, 1, head)) * scale).collect();
+                (0..end).map(|key| dot(row(b, query, 0, head), row(b, key, 1, head)) * scale).collect();
             let largest = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
             let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
             lse.push(largest + sum.ln());
@@ -126,6 +130,59 @@ fn the_tiled_backward_equals_the_naive_chain_in_fp64() {
         tensors.run(&flash_forward(shape)).run(&flash_backward(shape));
         assert_close(&tensors.get("dqkv"), &naive, 1e-12);
     }
+}
+
+/// Heads that share keys and values, and no mask.
+fn other_shapes(seq: usize, head_dim: usize, dtype: Dtype) -> impl Iterator<Item = Shape> {
+    let masks = [Mask::Causal, Mask::Full];
+    [(4, 2), (3, 1), (2, 2)].into_iter().flat_map(move |(heads, kv_heads)| {
+        masks.map(|mask| Shape { kv_heads, mask, ..shape(2, seq, heads, head_dim, dtype) })
+    })
+}
+
+#[test]
+fn shared_heads_and_no_mask_equal_the_definition_and_its_gradient() {
+    for seq in [1, 64, 70] {
+        for shape in other_shapes(seq, 4, Dtype::F32) {
+            let mut tensors = tensors::<f64>(shape, 52);
+            let (context, lse) = definition(shape, &tensors.get("qkv"));
+            tensors.run(&flash_forward(shape));
+            assert_close(&tensors.get("context"), &context, 1e-12);
+            assert_close(&tensors.get("lse"), &lse, 1e-12);
+        }
+    }
+    for shape in other_shapes(5, 3, Dtype::F32) {
+        let mut tensors = tensors::<f64>(shape, 53);
+        let (qkv, dcontext) = (tensors.get("qkv"), tensors.get("dcontext"));
+        tensors.run(&flash_forward(shape)).run(&flash_backward(shape));
+        assert_gradient(&qkv, &tensors.get("dqkv"), |qkv| dot(&definition(shape, qkv).0, &dcontext));
+    }
+}
+
+#[test]
+fn who_takes_which_shape_is_said() {
+    let plain = shape(1, 8, 4, 8, Dtype::Bf16);
+    let check = |shape: Shape, kernel, order| match (FlashBackward { shape, kernel, order }).check() {
+        Ok(()) => "runs".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let grouped = Shape { kv_heads: 2, ..plain };
+    assert_eq!(check(grouped, Kernel::Flash, Order::Fixed), "runs");
+    assert_eq!(
+        check(Shape { kv_heads: 3, ..plain }, Kernel::Flash, Order::Any),
+        "attention backward with 4 heads of queries and 3 of keys and values: the second divides the first"
+    );
+    assert_eq!(
+        check(grouped, Kernel::Cudnn, Order::Any),
+        "attention backward with mask Causal, 4 heads of queries and 2 of keys and values: it is causal, and keys have as \
+         many heads as queries: only `flash` takes others"
+    );
+    assert_eq!(
+        check(plain, Kernel::Cudnn, Order::Fixed),
+        "attention backward by cuDNN in a fixed order: any order, or `flash`"
+    );
+    let full = Product { shape: Shape { mask: Mask::Full, ..plain }, kind: ProductKind::Scores };
+    assert!(full.check().is_err());
 }
 
 #[test]
@@ -302,5 +359,10 @@ fn flops_of_the_tiled_form_count_what_the_mask_leaves() {
     let pairs = 2.0 * 4.0 * 128.0 * 128.0;
     assert_eq!(Product { shape, kind: ProductKind::Scores }.flops(), 2.0 * 64.0 * pairs);
     assert_eq!(FlashForward { shape, kernel: Kernel::Flash }.flops(), 2.0 * 2.0 * 64.0 * pairs / 2.0);
-    assert_eq!(FlashBackward { shape, kernel: Kernel::Flash }.flops(), 5.0 * 2.0 * 64.0 * pairs / 2.0);
+    assert_eq!(
+        FlashBackward { shape, kernel: Kernel::Flash, order: Order::Any }.flops(),
+        5.0 * 2.0 * 64.0 * pairs / 2.0
+    );
+    let full = Shape { mask: Mask::Full, ..shape };
+    assert_eq!(FlashForward { shape: full, kernel: Kernel::Flash }.flops(), 2.0 * 2.0 * 64.0 * pairs);
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use stepwatch_kernels::Dtype;
 use stepwatch_kernels::attention::{
-    FlashBackward, FlashForward, Kernel, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
+    FlashBackward, FlashForward, Kernel, Mask, Order, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
 };
+use stepwatch_kernels::gpu::Gpu;
 use stepwatch_kernels::io::{Io, Slot};
 use stepwatch_kernels::op::{Access, Op, Spec};
 use stepwatch_kernels::tensor::Buffer;
 
-use crate::compare::{Near, Random, check_with, one_rounding, values};
+use crate::compare::{Near, Random, check_elements, check_with, one_rounding, values};
 use crate::open;
 
 const SHAPES: [(usize, usize, usize, usize); 6] =
@@ -18,7 +19,7 @@ const SHAPES: [(usize, usize, usize, usize); 6] =
 
 fn shapes() -> impl Iterator<Item = Shape> {
     SHAPES.into_iter().flat_map(|(batch, seq, heads, head_dim)| {
-        [Dtype::F32, Dtype::Bf16].map(move |dtype| Shape { batch, seq, heads, head_dim, dtype })
+        [Dtype::F32, Dtype::Bf16].map(move |dtype| Shape::causal(batch, seq, heads, head_dim, dtype))
     })
 }
 
@@ -66,30 +67,37 @@ fn softmax_both_ways() {
     }
 }
 
+/// Forward, then backward in both orders, from what the reference's forward leaves.
+fn tiled_both_ways(gpu: &Gpu, shape: Shape) {
+    // Probabilities are rounded against the largest score of the tiles so far, which differ: two roundings apart.
+    let near = if shape.dtype == Dtype::F32 { Near::Norm(1e-5) } else { Near::Norm(4e-3) };
+    let forward = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
+    let backward = |order| FlashBackward { shape, kernel: Kernel::Flash, order };
+    let mut random = Random::new(3);
+    let signature = backward(Order::Any).signature();
+    let [qkv, dcontext] = [0, 3].map(|index| {
+        let values = values(&signature[index], &mut random, 2);
+        Buffer::<f32>::rounded(shape.dtype, &values).view().values().into_owned()
+    });
+    let given = HashMap::from([("qkv", qkv.clone())]);
+    check_with(gpu, &forward, near, 2, &given);
+    let (context, lse) = reference(&forward, &qkv);
+    let given = HashMap::from([("qkv", qkv), ("dcontext", dcontext), ("context", context), ("lse", lse)]);
+    for order in [Order::Any, Order::Fixed] {
+        check_with(gpu, &Op::FlashBackward(backward(order)), near, 2, &given);
+    }
+}
+
 #[test]
 #[ignore = "needs a GPU"]
 fn tiled_attention_both_ways() {
     let gpu = open();
     for shape in shapes() {
-        // Probabilities are rounded against the largest score of the tiles so far, which differ: two roundings apart.
-        let near = if shape.dtype == Dtype::F32 { Near::Norm(1e-5) } else { Near::Norm(4e-3) };
-        let forward = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
-        let backward = FlashBackward { shape, kernel: Kernel::Flash };
-        let mut random = Random::new(3);
-        let signature = backward.signature();
-        let [qkv, dcontext] = [0, 3].map(|index| {
-            let values = values(&signature[index], &mut random, 2);
-            Buffer::<f32>::rounded(shape.dtype, &values).view().values().into_owned()
-        });
-        let given = HashMap::from([("qkv", qkv.clone())]);
-        check_with(&gpu, &forward, near, 2, &given);
-        let (context, lse) = reference(&forward, &qkv);
-        let given = HashMap::from([("qkv", qkv), ("dcontext", dcontext), ("context", context), ("lse", lse)]);
-        check_with(&gpu, &Op::FlashBackward(backward), near, 2, &given);
+        tiled_both_ways(&gpu, shape);
     }
 }
 
-/// Lengths around the tiles of the kernel for Hopper: 128 keys, and 192 or 128 queries of groups of 64.
+/// Lengths around the tiles of the kernels for Hopper: 128 keys, and 192, 128 or 64 queries of groups of 64.
 #[test]
 #[ignore = "needs a GPU"]
 fn tiled_attention_of_every_length() {
@@ -97,21 +105,43 @@ fn tiled_attention_of_every_length() {
     for head_dim in [64, 128] {
         for seq in [1, 63, 64, 65, 127, 128, 129, 191, 192, 193, 257, 1000, 2048, 4096] {
             let heads = if seq > 1000 { 1 } else { 3 };
-            let shape = Shape { batch: if seq > 200 { 1 } else { 2 }, seq, heads, head_dim, dtype: Dtype::Bf16 };
-            let forward = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
-            check_with(&gpu, &forward, Near::Norm(4e-3), 2, &HashMap::new());
+            tiled_both_ways(&gpu, Shape::causal(if seq > 200 { 1 } else { 2 }, seq, heads, head_dim, Dtype::Bf16));
         }
     }
 }
 
-/// Scores in the thousands: exponentials overflow unless the running maximum is taken off first.
+/// Query heads that share keys and values, and no mask.
+#[test]
+#[ignore = "needs a GPU"]
+fn tiled_attention_with_shared_heads_and_without_a_mask() {
+    let gpu = open();
+    if gpu.facts().capability != (9, 0) {
+        println!("not run: only the kernels for Hopper take these shapes");
+        return;
+    }
+    for head_dim in [64, 128] {
+        for (heads, kv_heads) in [(4, 4), (4, 2), (6, 1)] {
+            for mask in [Mask::Causal, Mask::Full] {
+                for seq in [1, 64, 127, 129, 320, 1000] {
+                    tiled_both_ways(
+                        &gpu,
+                        Shape { kv_heads, mask, ..Shape::causal(2, seq, heads, head_dim, Dtype::Bf16) },
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Scores in the thousands: exponentials overflow unless the running maximum is taken off first. Rows of one or two keys remain,
+/// whose gradients cancel: elements are held to what their own sums may be off, not to the size of all.
 #[test]
 #[ignore = "needs a GPU"]
 fn tiled_attention_of_large_logits() {
     let gpu = open();
     for head_dim in [64, 128] {
-        let shape = Shape { batch: 2, seq: 333, heads: 2, head_dim, dtype: Dtype::Bf16 };
-        let forward = FlashForward { shape, kernel: Kernel::Flash };
+        let shape = Shape::causal(2, 333, 2, head_dim, Dtype::Bf16);
+        let forward = Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash });
         let signature = forward.signature();
         let mut qkv = values(&signature[0], &mut Random::new(5), 2);
         let width = shape.heads * head_dim;
@@ -120,8 +150,14 @@ fn tiled_attention_of_large_logits() {
                 *value *= 20.0;
             }
         }
-        let given = HashMap::from([("qkv", qkv)]);
-        check_with(&gpu, &Op::FlashForward(forward), Near::Norm(4e-3), 2, &given);
+        let qkv = Buffer::<f32>::rounded(shape.dtype, &qkv).view().values().into_owned();
+        check_with(&gpu, &forward, Near::Norm(4e-3), 2, &HashMap::from([("qkv", qkv.clone())]));
+        let (context, lse) = reference(&forward, &qkv);
+        let given = HashMap::from([("qkv", qkv), ("context", context), ("lse", lse)]);
+        for order in [Order::Any, Order::Fixed] {
+            let op = Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash, order });
+            check_elements(&gpu, &op, &given, shape.batch * shape.seq * 3 * width);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the kernels reach at the sizes of a 454M step of 16 × 2048 tokens: time, bytes and FLOPs per second. Prints a table and
 //! asserts nothing: rates belong to a machine and its clock.
 
-use stepwatch_kernels::attention::{FlashBackward, FlashForward, Kernel, Shape};
+use stepwatch_kernels::attention::{FlashBackward, FlashForward, Kernel, Order, Shape};
 use stepwatch_kernels::gemm::{Gemm, Operand};
 use stepwatch_kernels::gpu::{Gpu, Slice, launch};
 use stepwatch_kernels::op::{Access, Op, Param};
@@ -26,7 +26,7 @@ fn ops() -> Vec<(&'static str, Op)> {
     let quantise = |cols, granularity, row_major, transposed| {
         Op::Quantise(Quantise { tiling: tiling(cols, granularity), dtype, format: Dtype::E4m3, row_major, transposed })
     };
-    let shape = Shape { batch: 16, seq: 2048, heads: 16, head_dim: 64, dtype };
+    let shape = Shape::causal(16, 2048, 16, 64, dtype);
     let plain = |transposed| Operand::plain(dtype, transposed);
     let product = |m, n, k, a: Operand, b| {
         // Sums of block-scaled products are promoted; the library offers no faster way.
@@ -82,16 +82,17 @@ fn ops() -> Vec<(&'static str, Op)> {
         ("quantise rows, both", quantise(FFN, Granularity::Row, true, true)),
         ("quantise 1×128, row", quantise(FFN, Granularity::Block1x128, true, false)),
         ("flash forward, hd 64", Op::FlashForward(FlashForward { shape, kernel: Kernel::Flash })),
-        ("flash backward, hd 64", Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash })),
+        ("flash backward, hd 64", Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Flash, order: Order::Any })),
         (
             "flash forward, hd 128",
-            Op::FlashForward(FlashForward { shape: Shape { heads: 8, head_dim: 128, ..shape }, kernel: Kernel::Flash }),
+            Op::FlashForward(FlashForward { shape: Shape::causal(16, 2048, 8, 128, dtype), kernel: Kernel::Flash }),
         ),
         (
             "flash backward, hd 128",
             Op::FlashBackward(FlashBackward {
-                shape: Shape { heads: 8, head_dim: 128, ..shape },
+                shape: Shape::causal(16, 2048, 8, 128, dtype),
                 kernel: Kernel::Flash,
+                order: Order::Any,
             }),
         ),
         ("gemm bf16 gate-up", product(ROWS, 2 * FFN, DIM, plain(false), plain(false))),

@@ -1,7 +1,7 @@
 //! Attention in the op list: the products and softmax of the naive form, or the one op of the tiled forms.
 
 use stepwatch_kernels::attention::{
-    FlashBackward, FlashForward, Kernel, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
+    FlashBackward, FlashForward, Kernel, Order, Product, ProductKind, Shape, SoftmaxBackward, SoftmaxForward,
 };
 use stepwatch_kernels::op::Op;
 
@@ -21,7 +21,7 @@ pub(super) enum AttentionTape {
 impl Builder<'_> {
     fn attention_shape(&self) -> Shape {
         let (batch, seq) = (self.config.batch_size, self.config.seq_len);
-        Shape { batch, seq, heads: self.dims.heads, head_dim: self.dims.head_dim(), dtype: self.dtype }
+        Shape::causal(batch, seq, self.dims.heads, self.dims.head_dim(), self.dtype)
     }
 
     fn kernel(&self) -> Option<Kernel> {
@@ -66,7 +66,8 @@ impl Builder<'_> {
         match tape {
             AttentionTape::LogSumExp(lse) => {
                 let kernel = self.kernel().unwrap_or(Kernel::Flash);
-                let op = Op::FlashBackward(FlashBackward { shape, kernel });
+                let order = if self.config.deterministic { Order::Fixed } else { Order::Any };
+                let op = Op::FlashBackward(FlashBackward { shape, kernel, order });
                 self.push(op, &[qkv, context, lse, dcontext, dqkv], "attention backward");
             }
             AttentionTape::Probabilities(p) => {

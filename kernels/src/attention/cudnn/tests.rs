@@ -4,20 +4,20 @@
 use cudarc::driver::{result, sys};
 
 use super::*;
-use crate::attention::{FlashBackward, FlashForward, Kernel};
+use crate::attention::{FlashBackward, FlashForward, Kernel, Order};
 use crate::gpu::{Gpu, Slice};
 use crate::op::{Access, Op};
 use crate::tensor::Buffer;
 use crate::testing::{Random, Tensors};
 
 const fn shape(batch: usize, seq: usize, heads: usize, head_dim: usize) -> Shape {
-    Shape { batch, seq, heads, head_dim, dtype: Dtype::Bf16 }
+    Shape::causal(batch, seq, heads, head_dim, Dtype::Bf16)
 }
 
 fn op(shape: Shape, direction: Direction) -> Op {
     match direction {
         Direction::Forward => Op::FlashForward(FlashForward { shape, kernel: Kernel::Cudnn }),
-        Direction::Backward => Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Cudnn }),
+        Direction::Backward => Op::FlashBackward(FlashBackward { shape, kernel: Kernel::Cudnn, order: Order::Any }),
     }
 }
 
