@@ -62,6 +62,8 @@ pub enum Timing {
     Current,
     /// The largest amax of the last [`DELAYED_HISTORY`] steps; the first step is calibrated on its own amax.
     Delayed,
+    /// A bound that is known before any step: no pass over the tensor, and nothing saturates.
+    Bound,
 }
 
 /// Steps of amax history that delayed scaling looks back on; the scale comes from their maximum, without margin.
@@ -82,6 +84,19 @@ pub struct Scaled {
     pub power_of_two: bool,
     /// Which amax the scale is made from.
     pub timing: Timing,
+}
+
+impl Scaled {
+    /// The same for the gradient of the logits. No element of it exceeds 1/T in magnitude, T tokens a step: (softmax − 1) / T
+    /// comes near it wherever a token is guessed badly, so that 1/T is what its amax is, and one scale for all needs no amax.
+    /// Source of the scale: modded-nanogpt's FP8 head.
+    #[must_use]
+    pub const fn of_logits(self) -> Self {
+        match self.granularity {
+            Granularity::Tensor => Self { timing: Timing::Bound, ..self },
+            _ => self,
+        }
+    }
 }
 
 /// How a GEMM of one role is computed. Casts to FP8 saturate in every recipe.
@@ -145,6 +160,20 @@ impl Precision {
         match self {
             Self::Fp32 => Dtype::F32,
             _ => Dtype::Bf16,
+        }
+    }
+
+    /// [`Self::recipe`] for the classifier under `head = "fp8"`: its dY is the gradient of the logits.
+    #[must_use]
+    pub const fn head_recipe(self, role: Role) -> GemmRecipe {
+        match (self.recipe(role), role) {
+            (GemmRecipe::Fp8 { a, b, fast_accumulation }, Role::InputGradient) => {
+                GemmRecipe::Fp8 { a: a.of_logits(), b, fast_accumulation }
+            }
+            (GemmRecipe::Fp8 { a, b, fast_accumulation }, Role::WeightGradient) => {
+                GemmRecipe::Fp8 { a, b: b.of_logits(), fast_accumulation }
+            }
+            (recipe, _) => recipe,
         }
     }
 
@@ -246,6 +275,25 @@ mod tests {
         let rows: Vec<String> = Precision::ALL.iter().flat_map(|p| ROLES.map(|role| row(*p, role))).collect();
         let missing: Vec<&String> = rows.iter().filter(|row| !page.contains(row.as_str())).collect();
         assert!(missing.is_empty(), "PRECISION.md lacks these rows:\n{}", rows.join("\n"));
+    }
+
+    /// Both products that read the gradient of the logits cast it alike: one cast serves both.
+    #[test]
+    fn the_gradient_of_the_logits_has_one_recipe() {
+        for precision in [Precision::Fp8Tensorwise, Precision::Fp8Delayed] {
+            let of = |role| match precision.head_recipe(role) {
+                GemmRecipe::Fp8 { a, b, .. } => (a, b),
+                GemmRecipe::Plain(dtype) => panic!("{dtype}"),
+            };
+            let (input, weight) = (of(Role::InputGradient), of(Role::WeightGradient));
+            assert_eq!((input.0, input.0.timing), (weight.1, Timing::Bound));
+            assert_eq!(precision.head_recipe(Role::Forward), precision.recipe(Role::Forward));
+            assert!(input.1.timing != Timing::Bound && weight.0.timing != Timing::Bound);
+        }
+        for role in ROLES {
+            let row = Precision::Fp8Rowwise;
+            assert_eq!(row.head_recipe(role), row.recipe(role), "rows have scales of their own");
+        }
     }
 
     #[test]

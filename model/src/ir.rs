@@ -61,6 +61,11 @@ pub enum Start {
         /// The stream.
         stream: u32,
     },
+    /// One value everywhere.
+    Filled {
+        /// The value.
+        value: f64,
+    },
     /// Cosines of the rotary angles, (S, hd/2).
     RopeCos,
     /// Sines of the rotary angles, (S, hd/2).

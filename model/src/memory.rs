@@ -87,13 +87,18 @@ mod tests {
 
     use super::*;
     use crate::build::build;
-    use crate::config::{Attention, Compile, OptimizerState, StepConfig, preset};
+    use crate::config::{Attention, Compile, Head, OptimizerState, StepConfig, preset};
     use crate::exec::Backend;
     use crate::passes::pipeline;
 
     fn compiled(name: &str, batch_size: usize, precision: Precision) -> Peak {
+        with_head(name, batch_size, precision, Head::Bf16)
+    }
+
+    fn with_head(name: &str, batch_size: usize, precision: Precision, head: Head) -> Peak {
         let config = StepConfig {
             precision,
+            head,
             attention: Attention::Cudnn,
             optimizer_state: OptimizerState::Bf16,
             clip: 0.0,
@@ -126,6 +131,27 @@ mod tests {
             }
             assert!(gib(found.placed_bytes) <= most, "{}: {:.2} GiB", precision.name(), gib(found.placed_bytes));
             assert_eq!(found.parts.iter().map(|part| part.bytes).sum::<u64>(), found.live_bytes);
+        }
+    }
+
+    /// An FP8 head holds the logits and their gradient in FP8 at once where a bf16 head makes one of the other in place.
+    #[test]
+    fn an_fp8_head_takes_little_more() {
+        for precision in Precision::ALL.into_iter().filter(|precision| precision.is_fp8()) {
+            let gib = |peak: &Peak| peak.placed_bytes as f64 / f64::from(1 << 30);
+            let (plain, fp8) = (compiled("454m", 16, precision), with_head("454m", 16, precision, Head::Fp8));
+            let more = gib(&fp8) - gib(&plain);
+            println!("{}: {:.2} GiB, FP8 head {:.2} at {}", precision.name(), gib(&plain), gib(&fp8), fp8.op);
+            for part in fp8.parts.iter().take(6) {
+                println!(
+                    "    {:>7.3} GiB  {:>3} × {} ({:?})",
+                    part.bytes as f64 / f64::from(1 << 30),
+                    part.count,
+                    part.name,
+                    part.class
+                );
+            }
+            assert!(more <= 1.6, "{}: {more:.2} GiB more", precision.name());
         }
     }
 

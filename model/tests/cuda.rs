@@ -259,8 +259,9 @@ fn peer_cell(batch_size: usize, precision: Precision, attention: Attention, comp
 
 /// Opens a cell, warms it up for a second and prints a line of what it reaches; the session if it opened.
 fn rate(config: &StepConfig) -> bool {
-    let StepConfig { batch_size, seq_len, precision, attention, compile, .. } = config;
-    let name = format!("{batch_size}×{seq_len} {} {attention:?} {compile}", precision.name());
+    let StepConfig { batch_size, seq_len, precision, attention, compile, head, .. } = config;
+    let of_head = if *head == Head::Fp8 { " head" } else { "" };
+    let name = format!("{batch_size}×{seq_len} {}{of_head} {attention:?} {compile}", precision.name());
     let start = Instant::now();
     let mut session = match Session::open(config, Backend::Cuda, None, 1) {
         Ok(session) => session,
@@ -336,8 +337,8 @@ fn print_profile(ops: &[OpTime]) {
     }
 }
 
-/// Prints the cells named by `STEPWATCH_LADDER` (`bf16:none,fp8-delayed:full:profile,bf16:full::1x512,…`: precision, passes,
-/// whether a profile is wanted, tokens) with cuDNN attention; asserts nothing.
+/// Prints the cells named by `STEPWATCH_LADDER` (`bf16:none,fp8-delayed:full:profile,bf16:full::1x512,fp8-delayed:full:::head,…`: precision, passes,
+/// whether a profile is wanted, tokens, `head` for the classifier in FP8) with cuDNN attention; asserts nothing.
 #[test]
 #[ignore = "needs a GPU"]
 fn ladder() {
@@ -357,7 +358,8 @@ fn ladder() {
         let profiled = words.next() == Some("profile");
         let (batch_size, seq_len) = words.next().and_then(|tokens| tokens.split_once('x')).unwrap_or(("16", "2048"));
         let (batch_size, seq_len) = (batch_size.parse().unwrap(), seq_len.parse().unwrap());
-        let config = StepConfig { seq_len, ..peer_cell(batch_size, precision, Attention::Cudnn, compile) };
+        let head = if words.next() == Some("head") { Head::Fp8 } else { Head::Bf16 };
+        let config = StepConfig { seq_len, head, ..peer_cell(batch_size, precision, Attention::Cudnn, compile) };
         if rate(&config) && profiled {
             print_profile(&profile(&config, Backend::Cuda, None, 1).unwrap());
         }

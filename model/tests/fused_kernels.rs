@@ -12,15 +12,18 @@ use stepwatch_kernels::op::Op;
 use stepwatch_model::Precision;
 use stepwatch_model::build::build;
 use stepwatch_model::check_config;
-use stepwatch_model::config::{StepConfig, preset};
+use stepwatch_model::config::{Head, StepConfig, preset};
 use stepwatch_model::passes::{fusion::fusion, layout::layout};
+
+/// Where the classifier may run.
+const HEADS: [Head; 2] = [Head::Bf16, Head::Fp8];
 
 /// Fusions of every preset and precision, with and without the layout pass.
 fn fusions() -> Vec<Fused> {
     let mut all = Vec::new();
     for name in ["tiny", "mini", "350m", "454m", "1b", "8b-slice"] {
-        for precision in Precision::ALL {
-            let config = StepConfig { precision, ..StepConfig::example(preset(name).unwrap(), 1, 128) };
+        for (precision, head) in Precision::ALL.into_iter().flat_map(|precision| HEADS.map(|head| (precision, head))) {
+            let config = StepConfig { precision, head, ..StepConfig::example(preset(name).unwrap(), 1, 128) };
             if check_config(&config).is_err() {
                 continue;
             }
@@ -167,8 +170,9 @@ fn seconds_of_a_cold_start() {
 #[test]
 fn every_fusion_of_every_preset_has_a_kernel() {
     for (name, batch_size) in [("350m", 16), ("454m", 16), ("1b", 8), ("8b-slice", 8)] {
-        for precision in Precision::ALL.into_iter().filter(|precision| *precision != Precision::Fp32) {
-            let config = StepConfig { precision, ..StepConfig::example(preset(name).unwrap(), batch_size, 2048) };
+        let precisions = Precision::ALL.into_iter().filter(|precision| *precision != Precision::Fp32);
+        for (precision, head) in precisions.flat_map(|precision| HEADS.map(|head| (precision, head))) {
+            let config = StepConfig { precision, head, ..StepConfig::example(preset(name).unwrap(), batch_size, 2048) };
             let step = fusion(layout(build(&config)));
             let mut alone: Vec<String> = Vec::new();
             for node in step.init.iter().chain(&step.ops) {
@@ -179,7 +183,7 @@ fn every_fusion_of_every_preset_has_a_kernel() {
                     alone.push(node.label.clone());
                 }
             }
-            assert!(alone.is_empty(), "{name} {}: {alone:#?} run part by part", precision.name());
+            assert!(alone.is_empty(), "{name} {} {head:?} head: {alone:#?} run part by part", precision.name());
         }
     }
 }

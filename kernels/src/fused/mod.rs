@@ -25,7 +25,8 @@ pub enum Pattern {
     SwigluBackward,
     /// Rotary positions turned back on dQKV with amax, scale and cast.
     RopeBackward,
-    /// Cross-entropy forward and backward, in place over the logits, read and written once.
+    /// Cross-entropy forward and backward, in place over the logits, read and written once, optionally with a cast of their
+    /// gradient.
     Loss,
     /// Sums of squares of all gradients, their norm and the clip factor in one launch.
     GradientNorm,

@@ -10,7 +10,7 @@ use stepwatch_kernels::precision::Granularity;
 use stepwatch_kernels::quantise::{Amax, Axis, Quantise, Record, Scale, Tiling};
 use stepwatch_kernels::tensor::Buffer;
 use stepwatch_kernels::timer::Event;
-use stepwatch_kernels::{Dtype, adamw, cross_entropy, embedding, gradient, residual};
+use stepwatch_kernels::{Dtype, adamw, cross_entropy, embedding, gradient, residual, transpose};
 
 use crate::compare::{Near, Random};
 use crate::fused::{check_fused, fuse};
@@ -87,6 +87,73 @@ fn fused_loss_of_broken_and_extreme_logits() {
         logits[8 * padded..9 * padded].fill(-1e4);
         let fused = loss(rows, vocab, padded, dtype, &["lse"]);
         let given = HashMap::from([(operand(&fused, 0, 0), logits)]);
+        check_fused(&gpu, &fused, Near::Exact, vocab, &given);
+    }
+}
+
+/// The loss and the cast of its gradient: with a scale that is given in E5M2, nothing else stored; or with its rows' own, powers
+/// of two or not, in E4M3, beside the gradient.
+fn loss_cast(rows: usize, vocab: usize, padded: usize, own: Option<bool>) -> Fused {
+    let dtype = Dtype::Bf16;
+    let forward = Op::CrossEntropyForward(cross_entropy::Forward { rows, vocab, padded, dtype });
+    let backward = Op::CrossEntropyBackward(cross_entropy::Backward { rows, vocab, padded, dtype });
+    let mut parts =
+        vec![(forward, names(&["logits", "targets", "loss", "lse"])), (backward, names(&["targets", "lse", "logits"]))];
+    let granularity = if own.is_some() { Granularity::Row } else { Granularity::Tensor };
+    let format = if own.is_some() { Dtype::E4m3 } else { Dtype::E5m2 };
+    let tiling = Tiling { rows, cols: padded, granularity, axis: Axis::Rows };
+    if let Some(power_of_two) = own {
+        parts.push((Op::Amax(Amax { tiling, dtype }), names(&["logits", "amax"])));
+        let scale = Scale { shape: vec![rows], format, power_of_two };
+        parts.push((Op::Scale(scale), names(&["amax", "scale"])));
+    }
+    let cast = Quantise { tiling, dtype, format, row_major: true, transposed: false };
+    parts.push((Op::Quantise(cast), names(&["logits", "scale", "q"])));
+    let unread: &[&str] = if own.is_some() { &[] } else { &["logits"] };
+    fused(Pattern::Loss, &parts, &names(&["lse", "amax"]), unread)
+}
+
+/// The given scale of a gradient of logits: 1/T over the largest E5M2.
+fn bound(rows: usize) -> f32 {
+    (rows as f32).recip() / 57344.0
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn fused_loss_with_casts_is_its_parts() {
+    let gpu = open();
+    for (rows, vocab, padded) in
+        [(16, 10, 16), (32, 19, 32), (704, 1000, 1008), (704, 1000, 1000), (608, 4097, 4160), (272, 50257, 50304)]
+    {
+        let fused = loss_cast(rows, vocab, padded, None);
+        let scale = operand(&fused, 2, 1);
+        check_fused(&gpu, &fused, Near::Exact, vocab, &HashMap::from([(scale, vec![bound(rows)])]));
+        for power_of_two in [true, false] {
+            let fused = loss_cast(rows, vocab, padded, Some(power_of_two));
+            check_fused(&gpu, &fused, Near::Exact, vocab, &HashMap::new());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn fused_loss_casts_broken_and_extreme_logits_as_its_parts() {
+    let gpu = open();
+    let (rows, vocab, padded) = (304, 1000, 1008);
+    let mut random = Random::new(6);
+    let mut logits: Vec<f32> = (0..rows * padded).map(|_| 3.0 * random.normal()).collect();
+    for (row, col, value) in
+        [(1, 17, f32::NAN), (2, 999, f32::INFINITY), (3, 0, f32::NEG_INFINITY), (4, 500, 3e38), (6, 1001, f32::NAN)]
+    {
+        logits[row * padded + col] = value;
+    }
+    logits[8 * padded..9 * padded].fill(-1e4);
+    for own in [None, Some(true), Some(false)] {
+        let fused = loss_cast(rows, vocab, padded, own);
+        let mut given = HashMap::from([(operand(&fused, 0, 0), logits.clone())]);
+        if own.is_none() {
+            given.insert(operand(&fused, 2, 1), vec![bound(rows)]);
+        }
         check_fused(&gpu, &fused, Near::Exact, vocab, &given);
     }
 }
@@ -281,6 +348,9 @@ fn rates_of_the_fused_step() {
             Op::EmbeddingBackward(embedding::Backward { tokens: rows, vocab: 50_304, dim: 1024, dtype: bf16 }),
         ),
         ("loss", Op::Fused(loss(rows, 50_257, 50_304, bf16, &["lse"]))),
+        ("loss, cast, scale given", Op::Fused(loss_cast(rows, 50_257, 50_304, None))),
+        ("loss, cast by rows", Op::Fused(loss_cast(rows, 50_257, 50_304, Some(true)))),
+        ("transposition of the cast", Op::Transpose(transpose::Transpose { rows, cols: 50_304, dtype: Dtype::E5m2 })),
         ("gradient norm", Op::Fused(norm(&shapes, bf16, 1.0, true))),
         ("updates", update(Then::Nothing)),
         ("updates, amax", update(Then::Amax)),

@@ -1,7 +1,8 @@
 //! Casts to FP8 as an eager framework launches them: amax, scale, quantise, transpose, each an op of its own.
 //!
 //! Delayed scaling: the scale of a cast comes from its history at the step's start, the cast's own amax is recorded for the
-//! steps to come. Before step 0 a calibration runs forward and backward with current scaling and records the amaxes.
+//! steps to come. Before step 0 a calibration runs forward and backward with current scaling and records the amaxes. A tensor with a
+//! known bound is scaled by that: no amax, no history.
 
 use stepwatch_kernels::Dtype;
 use stepwatch_kernels::op::Op;
@@ -74,9 +75,13 @@ impl Builder<'_> {
         let name = cast_name(site, side, tiling.axis);
         let label = |what: &str| format!("{} {} {what}", site.0.name(), side.name());
         let delayed = scaled.timing == Timing::Delayed;
-        let scale = if delayed && self.mode == Mode::Step { self.delayed.get(&(site, side)).copied() } else { None };
-        let amax = if scale.is_some() && self.again {
-            // The first forward has recorded it.
+        let scale = match scaled.timing {
+            Timing::Bound => Some(self.bound_scale(&name, scaled)),
+            Timing::Delayed if self.mode == Mode::Step => self.delayed.get(&(site, side)).copied(),
+            Timing::Current | Timing::Delayed => None,
+        };
+        let amax = if scaled.timing == Timing::Bound || (scale.is_some() && self.again) {
+            // Nothing to find out, or the first forward has recorded it.
             None
         } else {
             let amax = self.per_step(&format!("{name}.amax"), &tiling.scales(), Dtype::F32, TensorClass::Scale);
@@ -101,6 +106,19 @@ impl Builder<'_> {
             self.push(Op::Record(Record {}), &[amax, self.step.ports.step, history], &label("record"));
         }
         (q, scale)
+    }
+
+    /// The scale of a gradient of logits: its bound of 1/T over the largest value of the format, in fp32 as every scale.
+    fn bound_scale(&mut self, name: &str, scaled: Scaled) -> TensorId {
+        if let Some(found) = self.bound {
+            return found;
+        }
+        let largest = scaled.format.max_finite().unwrap_or(1.0);
+        let value = f64::from((self.tokens as f32).recip() / largest);
+        let start = Start::Filled { value };
+        let scale = self.persistent(&format!("{name}.scale"), &[1], Dtype::F32, TensorClass::Constant, start);
+        self.bound = Some(scale);
+        scale
     }
 
     /// The history of one cast, (16) fp32.

@@ -24,10 +24,10 @@ struct Source {
 
 impl Builder<'_> {
     fn recipe(&self, linear: Linear, role: Role) -> GemmRecipe {
-        if runs_in_fp8(self.config, linear) {
-            self.config.precision.recipe(role)
-        } else {
-            GemmRecipe::Plain(self.dtype)
+        match linear {
+            _ if !runs_in_fp8(self.config, linear) => GemmRecipe::Plain(self.dtype),
+            Linear::Head => self.config.precision.head_recipe(role),
+            _ => self.config.precision.recipe(role),
         }
     }
 

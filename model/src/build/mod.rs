@@ -108,6 +108,8 @@ struct Builder<'c> {
     /// Histories and this step's scales of delayed scaling, by site, in order of first use.
     histories: Vec<(Site, Side, Dtype, TensorId)>,
     delayed: HashMap<(Site, Side), TensorId>,
+    /// The scale of the logits' gradient, where its bound is what it is made from.
+    bound: Option<TensorId>,
     /// Tensor wide casts in both layouts.
     transposes: HashMap<TensorId, TensorId>,
 }
@@ -144,6 +146,7 @@ impl<'c> Builder<'c> {
             casts: HashMap::new(),
             histories: Vec::new(),
             delayed: HashMap::new(),
+            bound: None,
             transposes: HashMap::new(),
         };
         builder.declare();

@@ -34,6 +34,7 @@ pub fn values<R: Real>(tensor: &Tensor, start: Start, seed: u64, range: Range<us
     let piece = |from: usize, out: &mut [R]| match start {
         Start::Zeros => out.fill(R::zero()),
         Start::Ones => out.fill(R::one()),
+        Start::Filled { value } => out.fill(R::of_f64(value)),
         Start::Normal { std, stream } => {
             let mut random = Random::at(seed, u64::from(stream), from as u64);
             // Rounded to fp32 first, so that a run in fp64 starts from the same weights.

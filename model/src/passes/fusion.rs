@@ -11,6 +11,7 @@ use stepwatch_kernels::fused::Pattern;
 use stepwatch_kernels::op::Op;
 use stepwatch_kernels::precision::Granularity;
 use stepwatch_kernels::quantise::{Axis, Tiling};
+use stepwatch_kernels::transpose::Transpose;
 
 use crate::ir::{Node, Step, TensorId};
 use group::Groups;
@@ -32,7 +33,7 @@ pub enum Rule {
     SwigluBackward,
     /// Rotary positions turned back, amax or cast of dQKV.
     RopeBackward,
-    /// Cross-entropy forward and backward, in place over the logits.
+    /// Cross-entropy forward and backward, in place over the logits, and the cast of their gradient.
     Loss,
     /// The sums of squares of all gradients, their norm and the clip factor.
     GradientNorm,
@@ -82,6 +83,9 @@ fn fuse_list(step: &mut Step, mut nodes: Vec<Node>, rules: &[Rule]) -> Vec<Node>
     }
     if rules.contains(&Rule::Remake) {
         nodes = remake::remake(step, nodes);
+    }
+    if rules.contains(&Rule::Loss) {
+        nodes = turn_apart(step, nodes);
     }
     let mut groups = Groups::new(step, nodes);
     for rule in rules {
@@ -214,14 +218,49 @@ fn swiglu_backward(groups: &mut Groups) {
     }
 }
 
+/// A cast of the logits' gradient in both layouts becomes the cast as stored and its transposition: the launch of the loss holds
+/// whole rows on the chip and can write nothing else, and the gradient itself is then gone before the transposed copy is there.
+fn turn_apart(step: &Step, nodes: Vec<Node>) -> Vec<Node> {
+    let gradients: Vec<TensorId> = nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::CrossEntropyBackward(_)))
+        .filter_map(|node| node.operands.last().copied())
+        .collect();
+    let mut out = Vec::with_capacity(nodes.len() + gradients.len());
+    for mut node in nodes {
+        let mut turned = None;
+        if let (Op::Quantise(cast), &[x, scale, q, qt]) = (&mut node.op, node.operands.as_slice())
+            && cast.tiling.granularity == Granularity::Tensor
+            && gradients.contains(&x)
+        {
+            cast.transposed = false;
+            let Tiling { rows, cols, .. } = cast.tiling;
+            let label = node.label.replace("quantise", "transpose");
+            let op = Op::Transpose(Transpose { rows, cols, dtype: step.tensor(q).dtype });
+            turned = Some(Node { op, operands: vec![q, qt], label, ..node.clone() });
+            node.operands = vec![x, scale, q];
+        }
+        out.push(node);
+        out.extend(turned);
+    }
+    out
+}
+
+/// Cross-entropy forward → backward → what of its casts a launch can do that holds whole rows: the cast whose scale is known, or
+/// that of rows with their amax and scale.
 fn loss(groups: &mut Groups) {
     for at in groups.starts(|op| matches!(op, Op::CrossEntropyForward(_))) {
         let logits = groups.operand(at, 0);
         let backward =
             groups.touching(logits, at).find(|&later| matches!(groups.op(later), Op::CrossEntropyBackward(_)));
         let mut members = vec![at];
-        if let Some(backward) = backward {
-            groups.pull(&mut members, backward);
+        if let Some(backward) = backward
+            && groups.pull(&mut members, backward)
+        {
+            pull_casts_of(groups, &mut members, backward, logits, |tiling| {
+                let whole = tiling.granularity == Granularity::Tensor;
+                whole || (tiling.granularity == Granularity::Row && tiling.axis == Axis::Rows)
+            });
         }
         groups.close(Pattern::Loss, members);
     }
@@ -305,16 +344,26 @@ fn pull_quantises(groups: &mut Groups, members: &mut Vec<usize>, scale: TensorId
 /// Adds to a group what of the casts of `y` can run where `y` is made: a tensor-wide amax; the scale too where it covers a
 /// row or a block of one; the cast where its scale is known.
 fn pull_casts(groups: &mut Groups, members: &mut Vec<usize>, y: TensorId) {
-    let first = members[0];
-    let phase = groups.phase(first);
+    pull_casts_of(groups, members, members[0], y, in_reach);
+}
+
+/// The same where `maker` is the member that makes y; casts and maxima are taken whose tiling `reached` says so.
+fn pull_casts_of(
+    groups: &mut Groups,
+    members: &mut Vec<usize>,
+    maker: usize,
+    y: TensorId,
+    reached: impl Fn(&Tiling) -> bool,
+) {
+    let phase = groups.phase(maker);
     // (amax tensor, whether its scale can be made in the same launch)
     let mut amaxes: Vec<(TensorId, bool)> = Vec::new();
     let near = |groups: &Groups, tensor: TensorId| -> Vec<usize> {
-        groups.touching(tensor, first).filter(|&later| groups.phase(later) == phase).collect()
+        groups.touching(tensor, maker).filter(|&later| groups.phase(later) == phase).collect()
     };
     for later in near(groups, y) {
         if let Op::Amax(amax) = groups.op(later)
-            && in_reach(&amax.tiling)
+            && reached(&amax.tiling)
             && groups.operand(later, 0) == y
         {
             let own_scale = amax.tiling.granularity != Granularity::Tensor;
@@ -337,7 +386,7 @@ fn pull_casts(groups: &mut Groups, members: &mut Vec<usize>, y: TensorId) {
     }
     for later in near(groups, y) {
         if let Op::Quantise(quantise) = groups.op(later)
-            && in_reach(&quantise.tiling)
+            && reached(&quantise.tiling)
             && groups.operand(later, 0) == y
         {
             groups.pull(members, later);
@@ -376,12 +425,15 @@ mod tests {
     use super::*;
     use crate::build::build;
     use crate::check::{check, primitives};
-    use crate::config::{StepConfig, preset};
+    use crate::config::{Head, StepConfig, preset};
     use crate::passes::layout::layout;
 
     fn labels(precision: Precision, rules: &[Rule]) -> Vec<String> {
-        let step = build(&StepConfig { precision, ..StepConfig::example(preset("tiny").unwrap(), 2, 16) });
-        let before = layout(step);
+        labels_of(&StepConfig { precision, ..StepConfig::example(preset("tiny").unwrap(), 2, 16) }, rules)
+    }
+
+    fn labels_of(config: &StepConfig, rules: &[Rule]) -> Vec<String> {
+        let before = layout(build(config));
         let after = fuse(before.clone(), rules);
         assert_eq!(check(&after), Ok(()));
         if !rules.contains(&Rule::ResidualIntoGemm) && !rules.contains(&Rule::Remake) {
@@ -432,6 +484,39 @@ mod tests {
             ["norm forward + qkv x amax + qkv x scale + qkv x quantise", "qkv x amax + qkv x scale + qkv x quantise"]
         {
             assert!(labels.iter().any(|label| label == wanted), "{wanted} not in {labels:#?}");
+        }
+    }
+
+    /// Both products read the gradient of the logits in FP8, and nothing but the loss ever reads them in bf16.
+    #[test]
+    fn the_gradient_of_the_logits_is_cast_where_it_is_made() {
+        // recipe, the loss, what casts it besides
+        let cases = [
+            (Precision::Fp8Delayed, "head dy quantise", "head dy transpose"),
+            (Precision::Fp8Tensorwise, "head dy quantise", "head dy transpose"),
+            (
+                Precision::Fp8Rowwise,
+                "head dy amax + head dy scale + head dy quantise",
+                "head dy amax + head dy scale + head dy quantise",
+            ),
+        ];
+        for (precision, of_loss, besides) in cases {
+            let example = StepConfig::example(preset("tiny").unwrap(), 2, 16);
+            let config = StepConfig { precision, head: Head::Fp8, ..example };
+            let found = labels_of(&config, &RULES);
+            let loss = format!("cross-entropy forward + cross-entropy backward + {of_loss}");
+            let heads: Vec<&str> = found.iter().filter(|label| label.contains("head dy")).map(String::as_str).collect();
+            assert_eq!(heads, [loss.as_str(), besides], "{precision:?}");
+            let step = fusion(layout(build(&config)));
+            let logits = step.tensors.iter().filter(|tensor| tensor.name == "logits").count();
+            assert_eq!(logits, 1);
+            let reads: Vec<&Node> =
+                step.ops.iter().filter(|node| node.reads().any(|id| step.tensor(id).name == "logits")).collect();
+            let by_others = reads.iter().filter(|node| !node.label.starts_with("cross-entropy")).count();
+            assert_eq!(by_others, usize::from(precision == Precision::Fp8Rowwise), "{precision:?}");
+            let Op::Fused(fused) = &reads[0].op else { panic!("{}", reads[0].label) };
+            let dropped = fused.unread.iter().any(|&index| step.tensor(reads[0].operands[index]).name == "logits");
+            assert_eq!(dropped, precision != Precision::Fp8Rowwise, "{precision:?} stores it in bf16");
         }
     }
 
