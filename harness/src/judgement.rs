@@ -8,6 +8,8 @@ use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::figure::Summary;
 use stepwatch_record::run::Run;
 use stepwatch_reports::view::View;
+use stepwatch_verdict::compare::Comparison;
+use stepwatch_verdict::pairs::{self, Sides};
 
 use crate::baseline;
 use crate::commands::CommandError;
@@ -40,6 +42,8 @@ pub struct Judgement {
     pub summary: Summary,
     /// The runs that it was to be compared with, newest first; which of them may be, the conclusion says.
     pub reference: Vec<Summary>,
+    /// The two sides of a run that `--against` made, judged by pairs; it is compared with no other run then.
+    pub sides: Option<Sides>,
     /// What was concluded.
     pub conclusion: Conclusion,
 }
@@ -56,12 +60,27 @@ impl Judgement {
                 run.manifest.id, shard.index, shard.of
             )));
         }
-        let (reference, origin) = reference(&run, against)?;
+        let paired = matches!(against, Against::Accepted(_));
+        // Compared with another run, or with nothing, only its own side is of that kind.
+        let run = if paired { run } else { pairs::own_side(run) };
         let summary = stepwatch_verdict::figures::summarise(&run);
-        let findings = run.manifest.asked.findings.clone();
-        let conclusion =
-            stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings, &known.of_run(&run.manifest));
-        Ok(Self { run, summary, reference, conclusion })
+        let (findings, known) = (run.manifest.asked.findings.clone(), known.of_run(&run.manifest));
+        if let Some(conclusion) = stepwatch_verdict::conclude_sides(&run, &summary, findings.clone(), &known) {
+            let sides = pairs::sides(&run, &summary);
+            return Ok(Self { run, summary, reference: Vec::new(), sides, conclusion });
+        }
+        let (reference, origin) = reference(&run, against)?;
+        let conclusion = stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings, &known);
+        Ok(Self { run, summary, reference, sides: None, conclusion })
+    }
+
+    /// The comparison that the verdicts come from.
+    #[must_use]
+    pub fn comparison(&self) -> Comparison<'_> {
+        match &self.sides {
+            Some(sides) => Comparison::of_sides(&self.run, sides),
+            None => Comparison::new(&self.run, &self.summary, &self.reference),
+        }
     }
 
     /// What the reports are made from.
@@ -116,7 +135,7 @@ fn reference(run: &Run, against: &Against) -> Result<(Vec<Summary>, String), Com
             Ok((accepted.into_iter().map(|accepted| accepted.summary).collect(), "accepted baseline".to_owned()))
         }
         Against::Named { name, folder } => {
-            let other = store::load(folder).map_err(CommandError::usage)?;
+            let other = pairs::own_side(store::load(folder).map_err(CommandError::usage)?);
             Ok((vec![stepwatch_verdict::figures::summarise(&other)], name.clone()))
         }
     }

@@ -53,7 +53,8 @@ pub fn new(scenario: &Scenario, cells: &[PlannedCell], request: &Request) -> Run
 }
 
 /// The file as it may be kept: relative paths as given, of an absolute one what follows the current folder or its name.
-fn shown(file: &std::path::Path, identify: bool) -> String {
+#[must_use]
+pub fn shown(file: &std::path::Path, identify: bool) -> String {
     let relative = std::env::current_dir().ok().and_then(|here| file.strip_prefix(here).ok().map(ToOwned::to_owned));
     match relative {
         Some(relative) => relative.display().to_string(),

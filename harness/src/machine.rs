@@ -78,16 +78,24 @@ pub fn build() -> Build {
 fn binary_hash() -> Option<String> {
     let own = Path::new("/proc/self/exe");
     let path = if own.exists() { own.to_owned() } else { std::env::current_exe().ok()? };
-    let mut file = std::fs::File::open(path).ok()?;
+    hash_of(&path).ok()
+}
+
+/// SHA-256 of a file, 16 hex digits.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn hash_of(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer).ok()? {
+        match file.read(&mut buffer)? {
             0 => break,
             count => hash.update(&buffer[..count]),
         }
     }
-    Some(hex(&hash.finalize(), 8))
+    Ok(hex(&hash.finalize(), 8))
 }
 
 /// The commit of the current folder, and whether anything in it differs from that commit.

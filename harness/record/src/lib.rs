@@ -3,6 +3,7 @@
 //! The worker and its parent, the run folder, the verdict and the reports all speak these types and nothing else. This
 //! crate may not know how anything is measured, judged or drawn; it reads and writes.
 
+pub mod against;
 pub mod cell;
 pub mod comparison;
 pub mod figure;

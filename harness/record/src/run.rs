@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::against::Against;
 use crate::cell::{Cell, CellId};
 use crate::machine::{Build, GpuWatch, Machine};
 use crate::message::{Canary, Finished, Ready};
@@ -256,6 +257,9 @@ pub struct Asked {
     /// Which part of a sweep over several machines this is: not judged until merged.
     #[serde(default)]
     pub shard: Option<Shard>,
+    /// `--against`: what every round was alternated with, and which cell stands beside which.
+    #[serde(default)]
+    pub against: Option<Against>,
     /// What is wrong with the question itself, found while planning (a size label that does not fit): part of every
     /// conclusion that is drawn of the run.
     #[serde(default)]

@@ -6,7 +6,6 @@ use std::fmt::Write;
 use stepwatch_record::figure::CellFigures;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
-use stepwatch_verdict::compare::Comparison;
 
 use super::{CommandError, Places, emit};
 use crate::exit::Exit;
@@ -155,8 +154,7 @@ fn changes_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::f
     if judgement.conclusion.reference.runs.is_empty() {
         writeln!(text, "\nnot compared: there is no reference run")?;
     }
-    let comparison = Comparison::new(&judgement.run, &judgement.summary, &judgement.reference);
-    for part in stepwatch_verdict::explain::explain(&comparison, &judgement.conclusion.changes, cell) {
+    for part in stepwatch_verdict::explain::explain(&judgement.comparison(), &judgement.conclusion.changes, cell) {
         writeln!(text, "\n{}", part.title)?;
         part.lines.iter().try_for_each(|line| writeln!(text, "  {}", super::one_line(line)))?;
     }

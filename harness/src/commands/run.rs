@@ -15,7 +15,7 @@ use crate::runner::{self, Stopped, Sweep, tree};
 use crate::scenario::known::KnownFiles;
 use crate::scenario::{self, BackendChoice, LoadOptions, PlannedCell, Scenario, Work};
 use crate::store::{self, RunWriter};
-use crate::{device, interrupt, machine};
+use crate::{device, interrupt, machine, other_side};
 
 /// Runs every cell of a scenario, compares with the accepted baseline and writes the report.
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,9 @@ pub struct Run {
     /// Compare with this run instead of the accepted baseline.
     #[arg(long, value_name = "RUN", conflicts_with = "no_compare")]
     baseline: Option<String>,
+    /// Alternate every round with another stepwatch binary, or with another workload of the scenario, and judge the pairs.
+    #[arg(long, value_name = "BINARY|WORKLOAD", conflicts_with_all = ["baseline", "no_compare", "shard"])]
+    against: Option<String>,
     /// Compare with nothing.
     #[arg(long)]
     no_compare: bool,
@@ -117,12 +120,17 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
         rounds: args.rounds,
         profile: args.profile,
         shard: args.shard,
+        against: None,
         findings: Vec::new(),
     };
     let scenario = load_scenario(path, &asked)?;
     super::check::say_warnings(&scenario);
     let (backend, answer) = backend(&scenario, asked.device.as_deref())?;
-    let cells = ledger::part(scenario.cells.clone(), args.shard);
+    let sides = args.against.as_deref().map(|named| against_of(named, &scenario, args.identify)).transpose()?;
+    let cells = match &sides {
+        Some(sides) => sides.cells.clone(),
+        None => ledger::part(scenario.cells.clone(), args.shard),
+    };
     if cells.is_empty() {
         return Err(CommandError::usage(format!(
             "{} has {} cells: this part of the sweep is empty",
@@ -132,10 +140,24 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
     }
     let machine = machine::used(args.identify, answer.as_ref(), asked.device.as_deref());
     let gpu = watched(&machine, &backend);
+    let asked = Asked { against: sides.as_ref().map(|sides| sides.against.clone()), ..asked };
     let request = Request { backend, seed: args.seed, machine, identify: args.identify, asked };
-    let manifest = ledger::new(&scenario, &cells, &request);
+    let mut manifest = ledger::new(&scenario, &cells, &request);
+    manifest.notes.extend(sides.into_iter().flat_map(|sides| sides.notes));
     let folder = args.places.out.join(&scenario.name).join(&manifest.id);
     Ok(Planned { manifest, cells, measure: scenario.measure, folder, gpu })
+}
+
+/// The other side, said on stderr: what is alternated with what, and what is left out.
+fn against_of(named: &str, scenario: &Scenario, identify: bool) -> Result<other_side::Sides, CommandError> {
+    let sides = other_side::find(named, scenario, |path| ledger::shown(path, identify)).map_err(CommandError::usage)?;
+    let known = stepwatch_verdict::pairs::named(&sides.against);
+    say(format_args!("against {known}: {} pairs of cells, alternated round by round", sides.against.pairs.len()));
+    if sides.against.binary.as_ref().is_some_and(|binary| binary.same) {
+        say("note: it is the very same file as this stepwatch: an A/A test, whose differences are none of the code's");
+    }
+    sides.notes.iter().for_each(|note| say(format_args!("note: {note}")));
+    Ok(sides)
 }
 
 /// The GPU whose state is read before a worker starts: the only one that it can take. A step on the CPU takes none.
@@ -193,7 +215,7 @@ fn begin_workers() -> Result<(), CommandError> {
 fn resume(args: &Run, name: &str, against: &Against, known: &KnownFiles) -> Result<Exit, CommandError> {
     let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
     let manifest = store::load_manifest(&folder).map_err(CommandError::usage)?;
-    let planned = replan(folder, manifest)?;
+    let planned = replan(args, folder, manifest)?;
     let (writer, torn) = RunWriter::reopen(&planned.folder).map_err(|error| match error {
         store::StoreError::Full { .. } => unwritable(error),
         other => CommandError::usage(other),
@@ -207,7 +229,7 @@ fn resume(args: &Run, name: &str, against: &Against, known: &KnownFiles) -> Resu
 }
 
 /// Plans a stored run again from its scenario, which must not have changed.
-fn replan(folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandError> {
+fn replan(args: &Run, folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandError> {
     let device = manifest.asked.device.as_deref();
     let answer = if manifest.backend == "cuda" {
         Some(device::cuda(device).map_err(|why| super::doctor::no_cuda(&why))?)
@@ -225,8 +247,9 @@ fn replan(folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandErro
     }
     let path = PathBuf::from(&manifest.scenario_file);
     let scenario = load_scenario(&path, &manifest.asked)?;
-    let same_cell =
-        |cell: &stepwatch_record::Cell| scenario.cells.iter().find(|planned| planned.cell == *cell).cloned();
+    let sides = sides_again(args, &manifest, &scenario)?;
+    let possible = sides.as_ref().map_or(&scenario.cells, |sides| &sides.cells);
+    let same_cell = |cell: &stepwatch_record::Cell| possible.iter().find(|planned| planned.cell == *cell).cloned();
     let cells: Option<Vec<PlannedCell>> = manifest.cells.iter().map(same_cell).collect();
     match cells {
         Some(cells) if scenario.text == manifest.scenario_text && scenario.hash == manifest.scenario_hash => {
@@ -242,6 +265,23 @@ fn replan(folder: PathBuf, manifest: RunManifest) -> Result<Planned, CommandErro
     }
 }
 
+/// The other side of a stored run, if it has one.
+fn sides_again(
+    args: &Run,
+    manifest: &RunManifest,
+    scenario: &Scenario,
+) -> Result<Option<other_side::Sides>, CommandError> {
+    let Some(then) = &manifest.asked.against else {
+        return match &args.against {
+            Some(_) => {
+                Err(CommandError::usage(format!("{} was begun without --against: start a new run", manifest.id)))
+            }
+            None => Ok(None),
+        };
+    };
+    other_side::again(args.against.as_deref(), then, scenario).map(Some).map_err(CommandError::usage)
+}
+
 /// Sweeps, then judges and shows what came of it.
 fn sweep(
     args: &Run,
@@ -255,6 +295,7 @@ fn sweep(
     let mut progress = Progress::new(args.quiet);
     let sweep = Sweep {
         cells: &planned.cells,
+        groups: runner::groups(&planned.cells, manifest.asked.against.as_ref()),
         measure: &planned.measure,
         rounds: manifest.rounds,
         seed: manifest.seed,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use stepwatch_record::Parameters;
+use stepwatch_record::against::BUILD;
 use stepwatch_record::machine::GpuWatch;
 use stepwatch_record::message::{Mode, Ready, ToWorker};
 use stepwatch_record::plan::{Plan, Verification};
@@ -434,12 +436,21 @@ fn first_line(task: &Task<'_>) -> String {
     line_of(&ToWorker::Cell {
         protocol: PROTOCOL,
         mode: task.mode,
-        parameters: task.planned.cell.parameters.clone(),
+        parameters: parameters_of(task),
         plan: task.plan.and_then(|plan| serde_json::to_value(plan).ok()).unwrap_or(serde_json::Value::Null),
         seed: task.seed,
         max_steps: warmup + u64::from(measure.samples) + RUN_AHEAD,
         persistent: task.persists(),
     })
+}
+
+/// The parameters as a worker takes them: which build it is stands in the ledger only.
+fn parameters_of(task: &Task<'_>) -> Parameters {
+    let mut parameters = task.planned.cell.parameters.clone();
+    if matches!(task.planned.work, Work::Builtin(_)) {
+        parameters.remove(BUILD);
+    }
+    parameters
 }
 
 fn line_of(message: &ToWorker) -> String {

@@ -10,12 +10,15 @@ use std::process::Command;
 use super::attempt::Task;
 use crate::scenario::CommandCell;
 
-/// The built-in worker.
+/// The built-in worker, of this binary or of the other side's.
 ///
 /// # Errors
 /// When our own binary cannot be found.
 pub(super) fn builtin(task: &Task<'_>) -> Result<Command, String> {
-    let mut command = this_binary()?;
+    let mut command = match &task.planned.program {
+        Some(other) => Command::new(other),
+        None => this_binary()?,
+    };
     command.args(["worker", "--backend", task.backend]);
     environment(&mut command, task);
     Ok(command)

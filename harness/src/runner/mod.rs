@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use stepwatch_record::CellId;
+use stepwatch_record::against::Against;
 use stepwatch_record::message::Mode;
 use stepwatch_record::plan::{Plan, PlanFile};
 use stepwatch_record::profile::Profile;
@@ -35,6 +37,8 @@ const FAILURES: u32 = 2;
 pub struct Sweep<'a> {
     /// The cells of the ledger.
     pub cells: &'a [PlannedCell],
+    /// Cells that run next to one another in every round, by their places: the two sides of a pair, or each cell alone.
+    pub groups: Vec<Vec<usize>>,
     /// How they are measured.
     pub measure: &'a Measure,
     /// Rounds of each.
@@ -94,7 +98,7 @@ pub fn run(
     prepare_all(sweep, writer, &mut known, show)?;
     let mut resting = Resting::default();
     for round in 0..sweep.rounds {
-        for index in order::permutation(sweep.seed, round, sweep.cells.len()) {
+        for index in order::of_groups(sweep.seed, round, &sweep.groups) {
             run_round(sweep, round, index, writer, &mut known[index], &mut resting, show)?;
         }
     }
@@ -261,6 +265,16 @@ fn store(writer: &mut RunWriter, attempted: Attempted, show: &mut Progress) -> R
     show.rate(&record, &attempted.samples);
     show.end(&record);
     Ok(())
+}
+
+/// Which cells run next to one another: the two sides of each pair, every other cell alone.
+#[must_use]
+pub fn groups(cells: &[PlannedCell], against: Option<&Against>) -> Vec<Vec<usize>> {
+    let place = |id: &CellId| cells.iter().position(|planned| &planned.cell.id == id);
+    let other = |id: &CellId| against.and_then(|against| against.other(id)).and_then(place);
+    let is_other = |id: &CellId| against.is_some_and(|against| against.is_other(id));
+    let own = cells.iter().enumerate().filter(|(_, planned)| !is_other(&planned.cell.id));
+    own.map(|(index, planned)| std::iter::once(index).chain(other(&planned.cell.id)).collect()).collect()
 }
 
 impl<'a> Sweep<'a> {

@@ -50,6 +50,19 @@ pub fn permutation(seed: u64, round: u32, cells: usize) -> Vec<usize> {
     order
 }
 
+/// Keeps the order within groups apart from the order of the groups.
+const WITHIN: u64 = 0x6a09_e667_f3bc_c909;
+
+/// The order of one round in which groups of cells stay together: the groups in a fresh order, and the members of each.
+#[must_use]
+pub fn of_groups(seed: u64, round: u32, groups: &[Vec<usize>]) -> Vec<usize> {
+    let members = |group: usize| {
+        let own = SplitMix64::new(seed ^ WITHIN ^ (group as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).next();
+        permutation(own, round, groups[group].len()).into_iter().map(move |member| groups[group][member])
+    };
+    permutation(seed, round, groups.len()).into_iter().flat_map(members).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +85,24 @@ mod tests {
         assert_ne!(rounds[0], rounds[1]);
         assert_ne!(permutation(8, 0, 20), rounds[0]);
         assert_eq!(permutation(7, 0, 20), rounds[0]);
+    }
+
+    #[test]
+    fn groups_stay_together_and_either_member_may_be_first() {
+        let groups: Vec<Vec<usize>> = (0..6).map(|own| vec![own, own + 6]).collect();
+        let mut own_first = [0_u32; 6];
+        for round in 0..400 {
+            let order = of_groups(3, round, &groups);
+            for pair in order.chunks(2) {
+                assert_eq!(pair[0] % 6, pair[1] % 6, "{order:?}");
+                own_first[pair[0] % 6] += u32::from(pair[0] < 6);
+            }
+        }
+        // 200 expected each, standard deviation 10.
+        assert!(own_first.iter().all(|&count| (160..240).contains(&count)), "{own_first:?}");
+        // Cells of their own run in the order that they always had.
+        let single: Vec<Vec<usize>> = (0..20).map(|cell| vec![cell]).collect();
+        assert_eq!(of_groups(7, 2, &single), permutation(7, 2, 20));
     }
 
     #[test]

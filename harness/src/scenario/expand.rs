@@ -148,7 +148,7 @@ fn cell<'v>(
             metrics: declared.workload.metrics.clone(),
             working_dir: declared.workload.working_dir.clone(),
         });
-        return Ok(PlannedCell { cell: Cell { id, workload, parameters, axes }, work });
+        return Ok(PlannedCell { cell: Cell { id, workload, parameters, axes }, work, program: None });
     }
     let model = parameters.get("model").map(ToString::to_string).unwrap_or_default();
     let dims = known.models.dims(&model).unwrap_or(Dims { dim: 0, layers: 0, heads: 0, ffn: 0, vocab: 0 });
@@ -161,7 +161,8 @@ fn cell<'v>(
     let config = builtin::configure(dims, &parameters);
     stepwatch_model::check_config(&config)?;
     parameters.extend(builtin::dims_parameters(&dims).map(|(name, value)| (name.to_owned(), value.into())));
-    Ok(PlannedCell { cell: Cell { id, workload, parameters, axes }, work: Work::Builtin(Box::new(config)) })
+    let cell = Cell { id, workload, parameters, axes };
+    Ok(PlannedCell { cell, work: Work::Builtin(Box::new(config)), program: None })
 }
 
 /// The parameters that the readable part of an id shows, in its order.

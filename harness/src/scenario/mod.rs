@@ -111,6 +111,21 @@ pub struct PlannedCell {
     pub cell: Cell,
     /// What runs it.
     pub work: Work,
+    /// The stepwatch binary that runs it, if it is not this one: a built-in cell of the other side.
+    pub program: Option<PathBuf>,
+}
+
+/// Whether a name is that of a workload: the built-in step, or one that the scenario declares.
+#[must_use]
+pub fn is_workload(name: &str, scenario: &Scenario) -> bool {
+    name == workload::BUILTIN || scenario.workloads.contains_key(name)
+}
+
+/// Whether two cells of different workloads have the same value of every parameter that both have.
+#[must_use]
+pub fn agree(one: &Cell, other: &Cell) -> bool {
+    let shared = one.parameters.iter().filter_map(|(name, value)| Some((name, value, other.parameters.get(name)?)));
+    shared.into_iter().all(|(name, value, other)| workload::same(name, value, other))
 }
 
 /// What runs a cell.

@@ -4,6 +4,7 @@
 // What helps a test to assert is test code, too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+mod against;
 mod commands;
 mod ends;
 mod faults;

@@ -9,7 +9,7 @@ use stepwatch_record::waiver::Known;
 use crate::compare::Comparison;
 use crate::policy::exit::exit_code;
 use crate::policy::waive::{annotations_between, day, waive};
-use crate::{claims, compatible, findings, headline, method, waterfall};
+use crate::{claims, compatible, findings, headline, method, pairs, waterfall};
 
 /// Concludes a run.
 ///
@@ -26,18 +26,43 @@ pub fn conclude(
     known: &Known,
 ) -> Conclusion {
     let comparison = Comparison::new(run, summary, reference);
+    concluded(&comparison, summary, origin, extra, known)
+}
+
+/// Concludes a run of two sides by its pairs of rounds; `None` where it has one side only.
+///
+/// `summary` has the cells of both sides.
+#[must_use]
+pub fn conclude_sides(run: &Run, summary: &Summary, extra: Vec<Finding>, known: &Known) -> Option<Conclusion> {
+    let against = run.manifest.asked.against.as_ref()?;
+    let sides = pairs::sides(run, summary)?;
+    let comparison = Comparison::of_sides(run, &sides);
+    let mut conclusion = concluded(&comparison, summary, &pairs::origin(against), extra, known);
+    conclusion.headline = format!("against {}: {}", pairs::named(against), conclusion.headline);
+    Some(conclusion)
+}
+
+/// `summary` has all cells of the run, of which the comparison may judge a part.
+fn concluded(
+    comparison: &Comparison<'_>,
+    summary: &Summary,
+    origin: &str,
+    extra: Vec<Finding>,
+    known: &Known,
+) -> Conclusion {
+    let run = comparison.run;
     let mut changes = comparison.changes();
     let today = day(&run.manifest.started);
     let waivers = waive(&mut changes, &known.waivers, &run.manifest.metrics, today);
     let oldest = comparison.usable.iter().map(|summary| day(&summary.started)).min().unwrap_or(today);
     let claims = claims::judge(run, summary);
-    let findings = findings::all(&comparison, &changes, &claims, extra);
+    let findings = findings::all(comparison, &changes, &claims, extra);
     Conclusion {
         run: run.manifest.id.clone(),
-        reference: described(&comparison, origin),
-        headline: headline::headline(&comparison, &changes, &claims),
-        exit_code: exit_code(&changes, &claims, !reference.is_empty()),
-        method: method::method(run, &comparison),
+        reference: described(comparison, origin),
+        headline: headline::headline(comparison, &changes, &claims),
+        exit_code: exit_code(&changes, &claims, !comparison.given.is_empty()),
+        method: method::method(run, comparison),
         changes,
         claims,
         findings,

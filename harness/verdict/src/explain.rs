@@ -6,7 +6,7 @@ use stepwatch_record::comparison::Change;
 use stepwatch_record::figure::Figure;
 use stepwatch_record::run::{Better, Policy, Round, Sample};
 
-use crate::compare::{Comparison, Effect, POWER, decide, effects};
+use crate::compare::{Comparison, Effect, POWER, decide};
 use crate::compatible;
 use crate::findings::is_held_down;
 use crate::stats;
@@ -33,7 +33,8 @@ const MOST_SHOWN: usize = 10;
 pub fn explain(comparison: &Comparison<'_>, changes: &[Change], cell: &CellId) -> Vec<Part> {
     let mut parts = Vec::new();
     if !comparison.given.is_empty() {
-        parts.push(Part { title: "reference runs".to_owned(), lines: references(comparison, cell) });
+        let title = if comparison.paired { "the other side" } else { "reference runs" };
+        parts.push(Part { title: title.to_owned(), lines: references(comparison, cell) });
     }
     parts.extend(changes.iter().filter(|change| &change.cell == cell).map(|change| of_change(comparison, change)));
     parts.push(Part { title: "machine, in this cell's rounds".to_owned(), lines: machine(comparison, cell) });
@@ -73,9 +74,7 @@ fn of_change(comparison: &Comparison<'_>, judged: &Change) -> Part {
     let title = format!("{} ({gated}): {} [{}]", judged.metric.name, judged.verdict.word(), judged.reason);
     let mut lines = vec![judged.why.clone()];
     let place = comparison.summary.cells.iter().position(|figures| figures.cell.id == judged.cell);
-    let effect = place.and_then(|place| {
-        effects(&judged.metric.name, comparison.summary, &comparison.usable).into_iter().nth(place).flatten()
-    });
+    let effect = place.and_then(|place| comparison.effects(&judged.metric.name).into_iter().nth(place).flatten());
     if let Some(effect) = effect {
         lines.extend(sides(comparison, judged, &effect));
         lines.extend(interval(comparison, judged));
@@ -158,6 +157,14 @@ fn noise(comparison: &Comparison<'_>, judged: &Change, effect: &Effect) -> Vec<S
     let source =
         if effect.alone { "its own alone, far above the other cells'" } else { "moderated over the cells of the run" };
     let own = own.map_or_else(String::new, |own| format!("; {} in this run alone", percent(own.round_sd_log)));
+    if comparison.paired {
+        lines.push(format!(
+            "noise of the difference of two rounds of a pair: {} (sd, {source}); what both rounds share is not in it",
+            percent(rounds.sqrt())
+        ));
+        lines.extend(error_of(effect));
+        return lines;
+    }
     lines.push(format!("noise of rounds within a run: {} (sd, {source}{own})", percent(rounds.sqrt())));
     let counts: Vec<f64> = comparison
         .usable
@@ -165,14 +172,13 @@ fn noise(comparison: &Comparison<'_>, judged: &Change, effect: &Effect) -> Vec<S
         .filter_map(|summary| Some(figure(summary)?.estimate.rounds.len() as f64).filter(|rounds| *rounds > 0.0))
         .collect();
     lines.push(between_runs(effect, rounds, &counts));
-    if let Some(error) = effect.standard_error(effect.rounds) {
-        lines.push(format!(
-            "standard error of the change: {}, {} degrees of freedom",
-            percent(error),
-            number(effect.df)
-        ));
-    }
+    lines.extend(error_of(effect));
     lines
+}
+
+fn error_of(effect: &Effect) -> Option<String> {
+    let error = percent(effect.standard_error(effect.rounds)?);
+    Some(format!("standard error of the change: {error}, {} degrees of freedom", number(effect.df)))
 }
 
 /// What runs of the same code differ by, taken back out of the fixed part of the variance: τ²(1 + 1/R) + σ²·Σ(1/n_r)/R².
@@ -255,7 +261,7 @@ fn machine(comparison: &Comparison<'_>, cell: &CellId) -> Vec<String> {
         let Some(metric) = run.manifest.metrics.iter().find(|metric| metric.name == name) else { continue };
         let here = comparison.summary.cell(cell).and_then(|figures| figures.figure(name));
         let Some(here) = here.map(|figure| figure.estimate.point) else { continue };
-        let effect = place.and_then(|i| effects(name, comparison.summary, &comparison.usable).into_iter().nth(i)?);
+        let effect = place.and_then(|i| comparison.effects(name).into_iter().nth(i)?);
         let beside = effect.map_or_else(String::new, |effect| {
             let there = value(metric, effect.reference_value);
             format!(", in the reference {there} ({})", change(metric, effect.scale.relative(effect.difference)))

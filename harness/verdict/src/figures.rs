@@ -64,7 +64,7 @@ pub fn summarise(run: &Run) -> Summary {
     let mut cells: Vec<CellFigures> = run.manifest.cells.iter().map(|cell| without_figures(run, cell)).collect();
     for metric in &run.manifest.metrics {
         let measured: Vec<Option<Vec<RoundValue>>> =
-            run.manifest.cells.iter().map(|cell| usable(run, cell, metric).ok().flatten()).collect();
+            run.manifest.cells.iter().map(|cell| usable(run, cell, metric).ok().flatten().map(in_order)).collect();
         for (cell, estimate) in cells.iter_mut().zip(estimates(&measured)) {
             if let Some(estimate) = estimate {
                 cell.figures.push(Figure { metric: metric.clone(), estimate });
@@ -136,8 +136,21 @@ fn completed<'run>(run: &'run Run, cell: &CellId) -> Vec<&'run Round> {
     rounds.into_values().collect()
 }
 
+/// The value of a metric in each completed round of a cell that has one, by the round's number.
+///
+/// # Errors
+/// In words, if a value is not finite.
+pub(crate) fn values_by_round(run: &Run, cell: &Cell, metric: &Metric) -> Result<BTreeMap<u32, f64>, String> {
+    let values = usable(run, cell, metric)?.unwrap_or_default();
+    Ok(values.into_iter().map(|(round, value)| (round, value.value)).collect())
+}
+
+fn in_order(values: BTreeMap<u32, RoundValue>) -> Vec<RoundValue> {
+    values.into_values().collect()
+}
+
 /// The values of a metric over a cell's rounds: `Ok(None)` without data, an error in words if a value is not finite.
-fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<Vec<RoundValue>>, String> {
+fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<BTreeMap<u32, RoundValue>>, String> {
     let prepared = run.prepared.iter().rfind(|record| record.cell == cell.id).and_then(|record| record.ready.as_ref());
     let planned = run.plans.iter().rfind(|plan| plan.cell == cell.id).and_then(|plan| plan.ready.as_ref());
     let ready: Option<&Ready> = prepared.or(planned);
@@ -145,25 +158,25 @@ fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<Vec<RoundVal
         return verified(run, cell);
     }
     let peak = run.manifest.peaks.iter().find(|peak| peak.cell == cell.id).map(|peak| peak.flops_per_second);
-    let mut values = Vec::new();
+    let mut values = BTreeMap::new();
     for round in completed(run, &cell.id) {
+        let number = round.record.round.unwrap_or_default();
         if let Some(value) = round::value(&metric.name, round, ready, peak) {
             if !value.value.is_finite() {
-                let number = round.record.round.unwrap_or_default();
                 return Err(format!("{} of round {number} is {}, which is no finite number", metric.name, value.value));
             }
-            values.push(value);
+            values.insert(number, value);
         }
     }
     Ok((!values.is_empty()).then_some(values))
 }
 
 /// The lowest gradient SQNR that `prepare` found, dB: one observation, since no round verifies again.
-fn verified(run: &Run, cell: &Cell) -> Result<Option<Vec<RoundValue>>, String> {
+fn verified(run: &Run, cell: &Cell) -> Result<Option<BTreeMap<u32, RoundValue>>, String> {
     let plans = run.plans.iter().filter(|plan| plan.cell == cell.id);
     let Some(found) = plans.filter_map(|plan| plan.verification.as_ref()).next_back() else { return Ok(None) };
     let value = found.worst_sqnr_db;
-    if value.is_finite() { Ok(Some(vec![RoundValue::single(value)])) } else { Ok(None) }
+    if value.is_finite() { Ok(Some(BTreeMap::from([(0, RoundValue::single(value))]))) } else { Ok(None) }
 }
 
 /// Estimates one metric for all cells together, since they lend one another their spread.

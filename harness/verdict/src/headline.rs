@@ -98,8 +98,9 @@ fn compared(comparison: &Comparison<'_>, changes: &[Change], total: usize) -> St
     if !blind.is_empty() {
         let detect = percent(comparison.run.manifest.policy.detect);
         return format!(
-            "no {new}regression was seen, but {} could not have shown one of {detect}: measure more rounds or accept more runs",
-            of(cells(&blind).len(), total)
+            "no {new}regression was seen, but {} could not have shown one of {detect}: measure {}",
+            of(cells(&blind).len(), total),
+            if comparison.paired { "more pairs of rounds" } else { "more rounds or accept more runs" }
         );
     }
     let others = [

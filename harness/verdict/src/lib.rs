@@ -13,6 +13,7 @@ pub mod findings;
 mod headline;
 pub mod history;
 pub mod method;
+pub mod pairs;
 pub mod policy;
 pub mod ratio;
 mod round;
@@ -22,7 +23,7 @@ pub mod twins;
 pub mod waterfall;
 pub mod wording;
 
-pub use conclude::conclude;
+pub use conclude::{conclude, conclude_sides};
 
 #[cfg(test)]
 mod tests;

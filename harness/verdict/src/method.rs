@@ -50,7 +50,11 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
         });
         return lines;
     }
-    lines.push(if comparison.usable.len() == 1 {
+    lines.push(if comparison.paired {
+        "Two sides of one run, alternated round by round in random order: the observation is the pair of rounds, each value the \
+         log ratio of its two rounds. What the machine does to both rounds of a pair is in no difference."
+            .to_owned()
+    } else if comparison.usable.len() == 1 {
         "One reference run: how runs of the same code differ from one another is not known and is in no interval, so a \
          difference between two nights of the machine can look like a change. Accept more runs to include it."
             .to_owned()

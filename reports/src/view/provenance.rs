@@ -2,6 +2,7 @@
 //! commands that measure again. A figure without it is a bug.
 
 use serde::Serialize;
+use stepwatch_record::against::BUILD;
 use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::machine::{Gpu, Library, Machine};
 use stepwatch_record::message::Canary;
@@ -196,7 +197,10 @@ pub(crate) fn rerun(manifest: &RunManifest, cell: &CellView, axes: &[Axis]) -> S
         file => clean::shell_word(&file),
     };
     // A comma parts two conditions and cannot be written inside one.
-    let said = axes.iter().map(|axis| (axis, cell.value(&axis.name)));
+    let against = manifest.asked.against.as_ref();
+    // Which build a cell is of is no axis of the scenario's.
+    let of_scenario = |axis: &&Axis| against.is_none() || axis.name != BUILD;
+    let said = axes.iter().filter(of_scenario).map(|axis| (axis, cell.value(&axis.name)));
     let conditions: Vec<String> = said
         .filter(|(_, value)| *value != "–" && !value.contains(','))
         .map(|(axis, value)| format!("{}={}", axis.name, glob_literal(value)))
@@ -209,6 +213,10 @@ pub(crate) fn rerun(manifest: &RunManifest, cell: &CellView, axes: &[Axis]) -> S
     if matches!(manifest.backend.as_str(), "cpu" | "cuda") {
         command.push_str(" --backend ");
         command.push_str(&manifest.backend);
+    }
+    if let Some(against) = against {
+        command.push_str(" --against ");
+        command.push_str(&clean::shell_word(&clean::line(&against.name)));
     }
     command
 }

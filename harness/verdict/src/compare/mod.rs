@@ -13,8 +13,9 @@ use stepwatch_record::run::{Better, End, Metric, Run};
 pub use decide::{Decision, POWER, decide};
 pub use effect::{Effect, Scale, effects};
 
-use crate::compatible;
 use crate::figures::{Omission, omissions};
+use crate::pairs::Sides;
+use crate::{compatible, pairs};
 
 /// A run beside the reference runs it may be compared with.
 pub struct Comparison<'data> {
@@ -28,6 +29,8 @@ pub struct Comparison<'data> {
     pub usable: Vec<&'data Summary>,
     /// Why the newest may not be compared with; empty if it may.
     pub obstacles: Vec<String>,
+    /// Whether the reference is the other side of the same run, judged by pairs of rounds.
+    pub paired: bool,
     omissions: Vec<Omission>,
 }
 
@@ -44,7 +47,32 @@ impl<'data> Comparison<'data> {
             given,
             usable: fits.take(policy.reference_runs.max(1) as usize).collect(),
             obstacles: given.first().map(obstacles).unwrap_or_default(),
+            paired: false,
             omissions: omissions(run),
+        }
+    }
+
+    /// The two sides of one run: nothing that differs between them forbids comparing, since it is what was asked for.
+    #[must_use]
+    pub fn of_sides(run: &'data Run, sides: &'data Sides) -> Self {
+        Self {
+            run,
+            summary: &sides.own,
+            given: &sides.other,
+            usable: sides.other.iter().collect(),
+            obstacles: Vec::new(),
+            paired: true,
+            omissions: omissions(run),
+        }
+    }
+
+    /// The change of `metric` for each cell of this run: by pairs of rounds where both sides are of one run.
+    #[must_use]
+    pub fn effects(&self, metric: &str) -> Vec<Option<Effect>> {
+        if self.paired {
+            pairs::effects(metric, self.run, self.summary)
+        } else {
+            effects(metric, self.summary, &self.usable)
         }
     }
 
@@ -74,8 +102,7 @@ impl<'data> Comparison<'data> {
             self.run.manifest.metrics.iter().partition(|metric| self.gated(&metric.name));
         let metrics: Vec<&Metric> = gated.into_iter().chain(informing).collect();
         let confidence = self.confidence();
-        let effects: Vec<Vec<Option<Effect>>> =
-            metrics.iter().map(|metric| effects(&metric.name, self.summary, &self.usable)).collect();
+        let effects: Vec<Vec<Option<Effect>>> = metrics.iter().map(|metric| self.effects(&metric.name)).collect();
         let mut changes = Vec::new();
         for (index, cell) in self.summary.cells.iter().enumerate() {
             if let Some(change) = self.of_whole_cell(cell) {
@@ -95,6 +122,9 @@ impl<'data> Comparison<'data> {
             }
         }
         changes.extend(self.gone());
+        if self.paired {
+            pairs::told_of_ends(&mut changes, self.given);
+        }
         changes
     }
 

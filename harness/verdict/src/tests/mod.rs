@@ -5,6 +5,7 @@ mod error_rates;
 mod explain;
 mod figures;
 mod findings;
+mod pairs;
 mod properties;
 pub(crate) mod random;
 pub(crate) mod scripted;
