@@ -359,7 +359,8 @@ fn ladder() {
         let (batch_size, seq_len) = words.next().and_then(|tokens| tokens.split_once('x')).unwrap_or(("16", "2048"));
         let (batch_size, seq_len) = (batch_size.parse().unwrap(), seq_len.parse().unwrap());
         let head = if words.next() == Some("head") { Head::Fp8 } else { Head::Bf16 };
-        let config = StepConfig { seq_len, head, ..peer_cell(batch_size, precision, Attention::Cudnn, compile) };
+        let attention = if words.next() == Some("flash") { Attention::Flash } else { Attention::Cudnn };
+        let config = StepConfig { seq_len, head, ..peer_cell(batch_size, precision, attention, compile) };
         if rate(&config) && profiled {
             print_profile(&profile(&config, Backend::Cuda, None, 1).unwrap());
         }

@@ -12,6 +12,9 @@ use crate::sample::{Accumulation, Pieces, Sampled, indices, rounded_tolerance, u
 /// Relative error of one fp32 operation, hardware exponentials included (`ex2.approx`: 2⁻²²).
 const FP32: f64 = 1.0 / 4_194_304.0;
 
+/// The smallest normal number of fp32: hardware exponentials below it are 0.
+const FLUSHED: f64 = f32::MIN_POSITIVE as f64;
+
 /// Standard deviations that independent roundings may add up to; that of one rounding is below half its bound.
 const DEVIATIONS: f64 = 4.0;
 
@@ -140,7 +143,7 @@ impl FlashForward {
             // The sum is as far off as the scores are.
             let worst = errors.iter().fold(0.0_f64, |a, b| a.max(*b)) + FP32 * (1.0 + lse.abs());
             let values: Vec<f64> = scores.iter().map(|score| (score - lse).exp()).collect();
-            let errors = values.iter().zip(&errors).map(|(p, error)| p * (error + worst)).collect();
+            let errors = values.iter().zip(&errors).map(|(p, error)| p * (error + worst) + FLUSHED).collect();
             let start = shape.context_start(at);
             let found = pieces.pieces(1, &[start], 1, hd)?;
             let weights = Weights { values, errors };
@@ -171,11 +174,16 @@ struct Pair {
 fn pair(shape: Shape, (q, k, v): (&[f64], &[f64], &[f64]), (out, dout): (&[f64], &[f64]), lse: f64) -> Pair {
     let (s, s_error) = score(shape, q, k);
     let p = (s - lse).exp();
-    let p_error = p * (s_error + FP32 * (1.0 + lse.abs() + s.abs()));
+    let p_error = p * (s_error + FP32 * (1.0 + lse.abs() + s.abs())) + FLUSHED;
     let ((dp, dp_size), (delta, delta_size)) = (dot(dout, v), dot(dout, out));
     let scale = shape.softmax();
     let sums = shape.head_dim as f64 * 2f64.powi(-24) * (dp_size + delta_size) + FP32 * (dp.abs() + delta.abs());
-    Pair { p, p_error, ds: p * (dp - delta) * scale, ds_error: scale * (p * sums + p_error * (dp - delta).abs()) }
+    Pair {
+        p,
+        p_error,
+        ds: p * (dp - delta) * scale,
+        ds_error: scale * (p * sums + p_error * (dp - delta).abs()) + FLUSHED,
+    }
 }
 
 impl FlashBackward {

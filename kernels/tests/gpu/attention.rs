@@ -84,7 +84,14 @@ fn tiled_both_ways(gpu: &Gpu, shape: Shape) {
     let (context, lse) = reference(&forward, &qkv);
     let given = HashMap::from([("qkv", qkv), ("dcontext", dcontext), ("context", context), ("lse", lse)]);
     for order in [Order::Any, Order::Fixed] {
-        check_with(gpu, &Op::FlashBackward(backward(order)), near, 2, &given);
+        let op = Op::FlashBackward(backward(order));
+        if shape.dtype == Dtype::F32 {
+            check_with(gpu, &op, near, 2, &given);
+            continue;
+        }
+        // Early keys are seen by all queries: their gradients are far larger than most, and so are their errors.
+        check_with(gpu, &op, Near::Whole(4e-3), 2, &given);
+        check_elements(gpu, &op, &given, 2048);
     }
 }
 
