@@ -17,6 +17,7 @@ pub mod passes;
 pub mod plan;
 pub mod probe;
 pub mod random;
+pub mod repeat;
 pub mod session;
 pub mod solve;
 pub mod verify;

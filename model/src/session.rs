@@ -20,7 +20,7 @@ use crate::ir::Step;
 use crate::passes::{Compiled, asked_for, pipeline};
 use crate::plan::{Plan, SkippedPass, Verification};
 use crate::probe::{Canary, cpu_canary, gpu_canary};
-use crate::verify;
+use crate::{repeat, verify};
 use stepwatch_kernels::gpu::GpuError;
 
 pub use crate::exec::Backend;
@@ -129,6 +129,20 @@ impl Session {
     /// # Errors
     /// What this backend lacks, data that cannot be read, too little memory, a plan of another step.
     pub fn open(config: &StepConfig, backend: Backend, plan: Option<&Plan>, seed: u64) -> Result<Self, SessionError> {
+        Self::open_repeating(config, backend, plan, seed, repeat::asked().map_err(SessionError::Failed)?)
+    }
+
+    /// [`Self::open`] of a step that does a share of its FLOPs twice ([`crate::repeat`]); its plan is that of the step without.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_repeating(
+        config: &StepConfig,
+        backend: Backend,
+        plan: Option<&Plan>,
+        seed: u64,
+        share: f64,
+    ) -> Result<Self, SessionError> {
         let opened = Instant::now();
         let (runner, found) = match backend {
             Backend::Null => {
@@ -136,13 +150,13 @@ impl Session {
                 let found = null_plan(config, rule.plan_hash.as_deref(), rule.peak_memory_bytes);
                 (Runner::Null { null: Null::new(rule, config, seed, process()), now_ns: 0 }, found)
             }
-            Backend::Cuda => open_on_gpu(config, plan, seed, opened)?,
+            Backend::Cuda => open_on_gpu(config, plan, seed, opened, share)?,
             Backend::Cpu => {
                 let compiled = compile(config, backend)?;
                 let found = Plan::of(&compiled, opened.elapsed().as_secs_f64());
                 check_memory(found.memory_bytes)?;
                 let source = Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
-                let mut cpu = Box::new(Cpu::new(compiled.step, seed));
+                let mut cpu = Box::new(Cpu::new(repeat::repeated(compiled.step, share), seed));
                 feed(&mut cpu, &source, 0);
                 cpu.init().map_err(|gone| SessionError::Failed(gone.to_string()))?;
                 (Runner::Cpu { cpu, source }, found)
@@ -232,6 +246,19 @@ impl Session {
         }
     }
 
+    /// Takes the clocks and events out of the steps to come, or puts them back: what measuring costs is the difference.
+    /// Steps without them end without times. Waits for all submitted steps; does nothing where no GPU is used.
+    ///
+    /// # Errors
+    /// Whatever ended the device.
+    pub fn measure_steps(&mut self, on: bool) -> Result<(), SessionError> {
+        self.drain()?;
+        match &mut self.runner {
+            Runner::Cuda { cuda, .. } => Ok(cuda.measure(on)?),
+            _ => Ok(()),
+        }
+    }
+
     /// Hands steps to the GPU; the times of those that ended meanwhile.
     fn submit(&mut self, steps: usize) -> Result<Vec<StepTime>, SessionError> {
         let mut times = Vec::new();
@@ -283,6 +310,7 @@ fn open_on_gpu(
     plan: Option<&Plan>,
     seed: u64,
     opened: Instant,
+    share: f64,
 ) -> Result<(Runner, Plan), SessionError> {
     let compiled = compile(config, Backend::Cuda)?;
     let applied = |pass| compiled.applied.contains(&pass);
@@ -296,7 +324,8 @@ fn open_on_gpu(
     let algorithms = search::algorithms(&found.algorithms).map_err(SessionError::Failed)?;
     let choices = Choices { algorithms, graph: applied(Pass::Graph) };
     let source = Source::open(config, seed).map_err(|error| SessionError::Failed(error.to_string()))?;
-    let cuda = Box::new(Cuda::open_with(compiled.step, seed, &source.batch(0), opened, &choices)?);
+    let step = repeat::repeated(compiled.step, share);
+    let cuda = Box::new(Cuda::open_with(step, seed, &source.batch(0), opened, &choices)?);
     Ok((Runner::Cuda { cuda, source, seen: 0 }, found))
 }
 

@@ -291,3 +291,30 @@ fn its_own_side_may_become_a_reference() {
     let told = run(&stage, &["compare", "latest"]).exits(0);
     assert!(told.stdout.contains("all 2 cells unchanged"), "{}", told.stdout);
 }
+
+#[test]
+fn work_done_twice_is_the_same_plan_with_the_same_losses_and_more_of_it() {
+    let scenario = SCENARIO.replace("\"null\"", "\"cpu\"").replace("min = 6, max = 6", "min = 2, max = 2");
+    let stage = Stage::new(&[("s.toml", &scenario.replace("[\"fp32\", \"bf16\"]", "\"fp8-delayed\""))]);
+    program(&stage, "unchanged.sh", &format!("unset STEPWATCH_REPEAT\nexec {} \"$@\"", binary()));
+    let mut command = stage.command(&["run", "s.toml", "--against", "./unchanged.sh", "--profile"]);
+    let told = Told::of(command.env("STEPWATCH_REPEAT", "0.3").output().unwrap());
+    assert!(!told.stdout.contains("algorithm-changed") && told.code != Some(4), "{}", told.stdout);
+    let run = stage.stored();
+    let [own, other] = [0, 1].map(|side| run.manifest.cells[side].id.clone());
+    let plan = |cell| run.plans.iter().find(|plan| &plan.cell == cell).unwrap().plan.clone().unwrap().hash;
+    assert_eq!(plan(&own), plan(&other));
+    let losses = |cell| -> Vec<f64> {
+        let round = run.rounds.iter().find(|round| &round.record.cell == cell).unwrap();
+        round.samples.iter().take(10).map(|sample| sample.loss).collect()
+    };
+    assert_eq!(losses(&own), losses(&other));
+    let products = |cell| -> u64 {
+        let ops = &run.profiles.iter().find(|profile| &profile.cell == cell).unwrap().ops;
+        ops.iter().filter(|op| op.class.starts_with("gemm")).map(|op| op.count).sum()
+    };
+    assert!(products(&own) > products(&other), "{} and {}", products(&own), products(&other));
+
+    let told = Told::of(stage.command(&["run", "s.toml"]).env("STEPWATCH_REPEAT", "much").output().unwrap()).exits(3);
+    assert!(told.stdout.contains("expected the share of a step's FLOPs to do twice, from 0 to 1"), "{}", told.stdout);
+}

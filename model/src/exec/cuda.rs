@@ -13,7 +13,7 @@ use stepwatch_kernels::Dtype;
 use stepwatch_kernels::fused::launch::Variant;
 use stepwatch_kernels::gemm::Algorithm;
 use stepwatch_kernels::gpu::launch::{prepare, scratch_bytes};
-use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Outbox, Prepared, Slice, devices};
+use stepwatch_kernels::gpu::{Facts, Gpu, GpuError, Graph, Inbox, Marks, Outbox, Prepared, Slice, devices};
 use stepwatch_kernels::nvrtc::compile_ahead;
 use stepwatch_kernels::op::Op;
 use stepwatch_kernels::quantise::{Losses, Quantise};
@@ -27,6 +27,10 @@ use crate::passes::place::{ALIGNMENT, place};
 
 /// Steps that may be under way: the host prepares one while the GPU runs another and a third is read.
 const AHEAD: usize = 3;
+
+/// What measuring adds to a step on the device: the kernels that read the clocks before and behind it, the events around it and
+/// between its phases, and the copies of both readings.
+pub const MEASURING: [(&str, usize); 3] = [("kernels", 2), ("events", 4), ("copies", 2)];
 
 /// Events that tell what an event takes.
 const EVENTS_ALONE: usize = 64;
@@ -80,6 +84,8 @@ pub struct Cuda {
     step: Step,
     ops: Rc<[Prepared]>,
     is_graph: bool,
+    /// Whether steps run without clocks and events, and end without times.
+    is_bare: bool,
     /// Why there is no graph though one was asked for.
     refused: Option<String>,
     tensors: Vec<Option<Slice>>,
@@ -144,7 +150,8 @@ impl Cuda {
         let base = Event::new(&gpu)?;
         let under_way = VecDeque::with_capacity(AHEAD);
         let base_ns = 0;
-        let mut cuda = Self { step, ops, is_graph, refused, tensors, free, under_way, base, base_ns, gpu };
+        let is_bare = false;
+        let mut cuda = Self { step, ops, is_graph, is_bare, refused, tensors, free, under_way, base, base_ns, gpu };
         fill(&cuda.gpu, &cuda.step, &cuda.tensors, &contents)?;
         cuda.feed(first)?;
         init.iter().try_for_each(|op| cuda.gpu.enqueue(op))?;
@@ -195,6 +202,24 @@ impl Cuda {
         self.refused.as_deref()
     }
 
+    /// Takes the clocks and events out of the steps to come, or puts them back. No step may be under way: what is, is dropped.
+    ///
+    /// # Errors
+    /// Whatever ended the device, or a graph that cannot be captured again.
+    pub fn measure(&mut self, on: bool) -> Result<(), GpuError> {
+        while self.oldest()?.is_some() {}
+        for slot in &mut self.free {
+            let clocks = if on { slot.before.slice().bytes() + slot.after.slice().bytes() } else { 0 };
+            slot.results = Inbox::new(&self.gpu, 2 * Dtype::F32.bytes() + clocks)?;
+            if slot.graph.is_some() {
+                let marks: &[_] = if on { &slot.marks } else { &[] };
+                slot.graph = Some(self.gpu.capture(&self.ops, marks)?);
+            }
+        }
+        self.is_bare = !on;
+        Ok(())
+    }
+
     /// Enqueues one step. Waits only for the oldest of the steps under way where there are too many, and returns it.
     ///
     /// # Errors
@@ -205,18 +230,28 @@ impl Cuda {
         let ports = self.step.ports;
         slot.ids.send(&self.gpu, &batch.ids, slice(&self.tensors, ports.ids)?)?;
         slot.targets.send(&self.gpu, &batch.targets, slice(&self.tensors, ports.targets)?)?;
-        slot.before.record(&self.gpu)?;
-        slot.start.record(&self.gpu)?;
-        match &slot.graph {
-            Some(graph) => self.gpu.launch(graph)?,
-            None => self.gpu.enqueue_all(&self.ops, &slot.marks)?,
-        }
-        slot.end.record(&self.gpu)?;
-        slot.after.record(&self.gpu)?;
         let (loss, norm) = (slice(&self.tensors, ports.loss)?, slice(&self.tensors, ports.grad_norm)?);
-        slot.results.post(&self.gpu, &[loss, norm, slot.before.slice(), slot.after.slice()])?;
+        if self.is_bare {
+            self.enqueue_step(&slot, &[])?;
+            slot.results.post(&self.gpu, &[loss, norm])?;
+        } else {
+            slot.before.record(&self.gpu)?;
+            slot.start.record(&self.gpu)?;
+            self.enqueue_step(&slot, &slot.marks)?;
+            slot.end.record(&self.gpu)?;
+            slot.after.record(&self.gpu)?;
+            slot.results.post(&self.gpu, &[loss, norm, slot.before.slice(), slot.after.slice()])?;
+        }
         self.under_way.push_back(slot);
         Ok(ended)
+    }
+
+    /// The ops of a step, as its slot's graph or one by one with marks.
+    fn enqueue_step(&self, slot: &Slot, marks: &Marks) -> Result<(), GpuError> {
+        match &slot.graph {
+            Some(graph) => self.gpu.launch(graph),
+            None => self.gpu.enqueue_all(&self.ops, marks),
+        }
     }
 
     /// Waits for the oldest step under way, if there is one.
@@ -227,6 +262,11 @@ impl Cuda {
         let Some(slot) = self.under_way.pop_front() else { return Ok(None) };
         let bytes = slot.results.take()?;
         let float = |at: usize| f64::from(f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+        let (loss, grad_norm) = (float(0), float(4));
+        if self.is_bare {
+            self.free.push_back(slot);
+            return Ok(Some(Ended { t_ns: 0, gpu_ns: 0, phases_ns: [0; 3], cycles: 0, loss, grad_norm }));
+        }
         let (before, after) = bytes[8..].split_at((bytes.len() - 8) / 2);
         let cycles = clock_between(before, after).map_or(0, |(cycles, _)| cycles);
         let [(_, backward), (_, optimiser)] = &slot.marks;
@@ -239,8 +279,8 @@ impl Cuda {
                 slot.end.since(optimiser)? as u64,
             ],
             cycles,
-            loss: float(0),
-            grad_norm: float(4),
+            loss,
+            grad_norm,
         };
         self.free.push_back(slot);
         Ok(Some(ended))

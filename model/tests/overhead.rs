@@ -1,0 +1,168 @@
+//! What measuring costs a step, and what products done twice really take, both by blocks of steps that alternate in one process: the
+//! same weights at the same addresses, the same minute of the same machine. Run by `ci/gpu`; prints, and asserts only what no
+//! machine may break.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
+#![allow(clippy::cast_precision_loss)]
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use stepwatch_kernels::Precision;
+use stepwatch_model::config::{Attention, Compile, OptimizerState, StepConfig, preset};
+use stepwatch_model::exec::cuda::MEASURING;
+use stepwatch_model::session::{Backend, Session, StepTime};
+
+/// Steps of one block.
+const BLOCK: usize = 5;
+
+/// The cell of the published figures: 454m ×16 in FP8 with delayed scales, compiled.
+fn cell() -> StepConfig {
+    StepConfig {
+        precision: Precision::Fp8Delayed,
+        attention: Attention::Cudnn,
+        compile: Compile::Full,
+        optimizer_state: OptimizerState::Bf16,
+        clip: 0.0,
+        ..StepConfig::example(preset("454m").unwrap(), 16, 2048)
+    }
+}
+
+/// What a worker does with the times of its steps: collects them, and writes 16 at a time as a line of JSON.
+struct Batch {
+    steps: Vec<StepTime>,
+    line: std::fs::File,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self { steps: Vec::new(), line: std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap() }
+    }
+
+    fn push(&mut self, steps: Vec<StepTime>) {
+        self.steps.extend(steps);
+        if self.steps.len() < 16 {
+            return;
+        }
+        let of = |pick: fn(&StepTime) -> u64| self.steps.iter().map(pick).collect::<Vec<u64>>();
+        let phase = |n: usize| self.steps.iter().map(|step| step.phases_ns[n] as f64 / 1e9).collect::<Vec<f64>>();
+        let losses: Vec<f64> = self.steps.iter().map(|step| step.loss).collect();
+        let text = serde_json::json!({
+            "type": "samples", "from": 0, "tokens": 32768, "t_ns": of(|s| s.t_ns), "gpu_ns": of(|s| s.gpu_ns),
+            "cycles": of(|s| s.cycles), "loss": losses,
+            "metrics": {"forward_seconds": phase(0), "backward_seconds": phase(1), "optimiser_seconds": phase(2)},
+        });
+        writeln!(self.line, "{text}").unwrap();
+        self.steps.clear();
+    }
+}
+
+/// Runs a block from a quiet GPU to a quiet GPU: seconds a step by the host's clock.
+fn block(session: &mut Session, batch: Option<&mut Batch>) -> f64 {
+    let start = Instant::now();
+    let mut ended = Vec::new();
+    for _ in 0..BLOCK {
+        ended.extend(session.advance(1).unwrap());
+    }
+    ended.extend(session.drain().unwrap());
+    if let Some(batch) = batch {
+        batch.push(ended);
+    }
+    start.elapsed().as_secs_f64() / BLOCK as f64
+}
+
+/// Mean and 95 % interval (normal) of relative differences, in per cent of the base.
+fn shown(differences: &[f64]) -> (f64, f64, f64) {
+    let n = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / n;
+    let variance = differences.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let reach = 1.96 * (variance / n).sqrt();
+    (100.0 * mean, 100.0 * (mean - reach), 100.0 * (mean + reach))
+}
+
+/// Host time of submitting a step and of taking its end in, ns: while the GPU has room for the step, and once it is done.
+fn host_ns(session: &mut Session, batch: &mut Batch) -> (f64, f64) {
+    let (mut submit, mut take) = (0.0, 0.0);
+    let rounds = 4;
+    for _ in 0..rounds {
+        let start = Instant::now();
+        let ended = session.advance(2).unwrap();
+        submit += start.elapsed().as_secs_f64();
+        assert!(ended.is_empty(), "two steps fit under way");
+        std::thread::sleep(Duration::from_millis(600));
+        let start = Instant::now();
+        batch.push(session.drain().unwrap());
+        take += start.elapsed().as_secs_f64();
+    }
+    let steps = f64::from(2 * rounds);
+    (1e9 * submit / steps, 1e9 * take / steps)
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn measuring_costs_a_thousandth_of_a_step_at_most() {
+    let mut session = Session::open(&cell(), Backend::Cuda, None, 1).unwrap();
+    let mut batch = Batch::new();
+    for _ in 0..4 {
+        block(&mut session, Some(&mut batch));
+    }
+    let (mut differences, mut seconds) = (Vec::new(), 0.0);
+    let pairs = 24;
+    for pair in 0..pairs {
+        let mut both = [0.0; 2];
+        // Either side comes first in turn: what the blocks do to the chip falls on both alike.
+        for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+            let measured = side == 1;
+            session.measure_steps(measured).unwrap();
+            block(&mut session, None);
+            both[side] = block(&mut session, measured.then_some(&mut batch));
+        }
+        differences.push(both[1] / both[0] - 1.0);
+        seconds += both[0] / f64::from(pairs);
+    }
+    let (mean, low, high) = shown(&differences);
+    println!("454m ×16 fp8-delayed full, {pairs} pairs of blocks of {BLOCK} steps, {:.3} ms a step", 1e3 * seconds);
+    println!("measuring adds {mean:+.4} % (95 % interval {low:+.4} to {high:+.4} %) to a step");
+    let host = |on: bool, session: &mut Session, batch: &mut Batch| {
+        session.measure_steps(on).unwrap();
+        host_ns(session, batch)
+    };
+    let (bare, measured) = (host(false, &mut session, &mut batch), host(true, &mut session, &mut batch));
+    println!(
+        "host ns a step: submit {:.0} without, {:.0} with; take in {:.0} without, {:.0} with; more in all: {:.0}",
+        bare.0,
+        measured.0,
+        bare.1,
+        measured.1,
+        measured.0 + measured.1 - bare.0 - bare.1
+    );
+    println!("more on the device a step: {MEASURING:?}");
+    // The goal is 0.1 %; where an interval reaches above it, it is the interval that must be told.
+    assert!(low <= 0.1, "measuring costs {mean:.3} % of a step, at least {low:.3} %");
+}
+
+/// The realised effect of `STEPWATCH_REPEAT` at the shares that `ci/injected` takes: two sessions, one of them doing a share of
+/// its products twice, block by block in turn.
+#[test]
+#[ignore = "needs a GPU"]
+fn products_done_twice_take_their_share() {
+    let mut plain = Session::open_repeating(&cell(), Backend::Cuda, None, 1, 0.0).unwrap();
+    let plan = plain.plan().clone();
+    let shares = std::env::var("STEPWATCH_SHARES").unwrap_or_else(|_| "0.008,0.016,0.032".to_owned());
+    for share in shares.split(',').map(|share| share.parse::<f64>().unwrap()) {
+        let mut slower = Session::open_repeating(&cell(), Backend::Cuda, Some(&plan), 1, share).unwrap();
+        let mut differences = Vec::new();
+        for pair in 0..10 {
+            let mut both = [0.0; 2];
+            for side in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let session = if side == 0 { &mut plain } else { &mut slower };
+                both[side] = block(session, None);
+            }
+            if pair > 1 {
+                differences.push(both[1] / both[0] - 1.0);
+            }
+        }
+        let (mean, low, high) = shown(&differences);
+        println!("share {share}: {mean:+.3} % ({low:+.3} to {high:+.3} %) more time a step, in one process");
+        assert!(mean > 0.0, "share {share} takes no time");
+    }
+}
