@@ -130,20 +130,28 @@ pub fn twin(config: &StepConfig, seed: u64) -> Result<Twin, SessionError> {
     Ok(Twin { layers, batch_size, seq_len, fp32_loss, fp32_grad_norm, loss, grad_norm })
 }
 
-/// What the recipe's casts lose in step 0, and with delayed scaling in a later one: counted over the uncompiled list, where
-/// what is cast lies in memory.
+/// What the recipe's casts lose in step 0, and with delayed scaling in a later one, with as few sequences as the recipe takes.
 ///
 /// # Errors
 /// Whatever the GPU lacks.
 pub fn casts(config: &StepConfig, seed: u64) -> Result<CastCounts, SessionError> {
-    let config = StepConfig { compile: Compile::None, optimizer_state: OptimizerState::Bf16, ..cut(config) };
+    let config = StepConfig { optimizer_state: OptimizerState::Bf16, ..cut(config) };
+    let steps: &[u64] = if config.precision == Precision::Fp8Delayed { &[0, LATER] } else { &[0] };
+    casts_at(&config, seed, steps)
+}
+
+/// What casts lose in some steps of a training, in order: counted over the uncompiled list, where what is cast lies in memory.
+///
+/// # Errors
+/// Whatever the GPU lacks.
+pub fn casts_at(config: &StepConfig, seed: u64, steps: &[u64]) -> Result<CastCounts, SessionError> {
+    let config = StepConfig { compile: Compile::None, ..config.clone() };
     let step = compile(&config, Backend::Cuda)?.step;
     let source = Source::open(&config, seed).map_err(failed)?;
     let mut cuda = Cuda::open(step, seed, &source.batch(0), Instant::now())?;
     let mut counts = CastCounts::default();
-    let last = if config.precision == Precision::Fp8Delayed { LATER } else { 0 };
-    for step in 0..=last {
-        let counted = step == 0 || step == last;
+    for step in 0..=steps.iter().copied().max().unwrap_or(0) {
+        let counted = steps.contains(&step);
         cuda.run_watched::<SessionError>(&source.batch(step), &mut |cuda, node| {
             if let (Op::Quantise(quantise), true) = (&node.op, counted) {
                 let losses = cuda.cast_losses(quantise, node.operands[0], node.operands[1])?;

@@ -23,7 +23,7 @@ use tolerance::{FP32_FLOOR_DB, PART_MARGIN_DB, SPREAD_MARGIN_DB, against_fp32, b
 
 pub use casts::{CastCount, CastCounts};
 pub use first_step::{first_step, first_step_on_gpu};
-pub use full_size::{Algorithms, Twin, casts, check_ops, twin};
+pub use full_size::{Algorithms, Twin, casts, casts_at, check_ops, twin};
 pub use ops::{CheckedOp, ELEMENTS, OnCpu, OnGpu, OpChecks};
 pub use outcome::{Outcome, sqnr_db, sqnrs, worst_sqnr};
 pub use tolerance::{BF16_FLOOR_DB, OtherRoundings};
