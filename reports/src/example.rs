@@ -303,6 +303,7 @@ impl Maker {
             figures: figures.collect(),
             plan_hash: Some("5e0b41c7".into()),
             rounds,
+            conditions: None,
         });
         self.run.manifest.cells.push(cell);
     }
@@ -481,6 +482,8 @@ impl Maker {
             blind,
             value,
             reference_value: value.filter(|_| measured).map(|value| value / (1.0 + effect)),
+            machine: None,
+            cause: None,
         });
     }
 

@@ -55,6 +55,16 @@ impl Verdict {
     }
 }
 
+/// Whose a change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The canary, whose work never changes, does not explain it.
+    Code,
+    /// The canary changed with it: what remains is no change that matters.
+    Machine,
+}
+
 /// The change of one metric of one cell against the reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
@@ -97,6 +107,13 @@ pub struct Change {
     /// The estimate of the reference.
     #[serde(default)]
     pub reference_value: Option<f64>,
+    /// What of the measured change is the machine's by the canary, relative; `effect` is what remains without it. Absent where
+    /// no canary was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<f64>,
+    /// Whose the change is, where there is one and a canary was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 /// What the evidence says of a claim.

@@ -38,6 +38,21 @@ pub struct Figure {
     pub estimate: Estimate,
 }
 
+/// What the machine did in the completed rounds of a cell, beside what the figures say (clock, cycles, joules). Arrays have one
+/// entry per completed round, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// The canary's product before the first step, FLOP/s. The reading after the last step is not kept: it is taken on a chip
+    /// that the cell itself has warmed.
+    pub canary_flops_per_second: Vec<Option<f64>>,
+    /// The canary's copy before the first step, bytes a second.
+    pub canary_bytes_per_second: Vec<Option<f64>>,
+    /// Share of the measured samples in which power or heat held the clock down; none where nothing was sampled.
+    pub held_down: Vec<Option<f64>>,
+    /// NVML throttle reasons of the measured samples together, bits.
+    pub throttle: Vec<u64>,
+}
+
 /// All figures of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellFigures {
@@ -52,6 +67,9 @@ pub struct CellFigures {
     pub plan_hash: Option<String>,
     /// Rounds that completed.
     pub rounds: u32,
+    /// What the machine did meanwhile; none where no round had a canary or a GPU's samples, and in older summaries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
 }
 
 impl CellFigures {

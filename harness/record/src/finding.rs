@@ -32,6 +32,10 @@ pub enum Kind {
     GpuErrors,
     /// The canary drifted: the machine changed while it was measured.
     MachineDrift,
+    /// The canary is slower or faster than in the reference runs: the machine is another than it was.
+    MachineShift,
+    /// Most cells changed together while the canary did not, or none was compared: one event, not one per cell.
+    CommonShift,
     /// Two versions of one library were loaded.
     TwoLibraryVersions,
     /// The plan changed since the reference.

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use stepwatch_record::figure::{CellFigures, Estimate, Figure, Summary};
-use stepwatch_record::message::Ready;
+use stepwatch_record::figure::{CellFigures, Conditions, Estimate, Figure, Summary};
+use stepwatch_record::message::{Canary, Ready};
 use stepwatch_record::run::{Better, End, Metric, Round, Run};
 use stepwatch_record::{Cell, CellId};
 
+use crate::findings::is_held_down;
 use crate::round::{self, RoundValue};
 use crate::stats::{self, Group, Spread};
 
@@ -119,7 +120,32 @@ fn without_figures(run: &Run, cell: &Cell) -> CellFigures {
         figures: Vec::new(),
         plan_hash: plan.map(|plan| plan.hash.clone()).filter(|hash| !hash.is_empty()),
         rounds: completed(run, &cell.id).len() as u32,
+        conditions: conditions(&completed(run, &cell.id)),
     }
+}
+
+/// What the machine did in these rounds; `None` if neither a canary nor a GPU was watched in any.
+fn conditions(rounds: &[&Round]) -> Option<Conditions> {
+    let reading = |rate: fn(&Canary) -> f64| -> Vec<Option<f64>> {
+        let first = |round: &&Round| round.record.canaries.first().map(rate).filter(|rate| *rate > 0.0 && rate.is_finite());
+        rounds.iter().map(first).collect()
+    };
+    let measured = |round: &Round| round.samples.iter().filter(|sample| sample.measured).copied().collect::<Vec<_>>();
+    let held_down = |round: &&Round| {
+        let samples = measured(round);
+        let held = samples.iter().filter(|sample| is_held_down(sample)).count();
+        // Where power was not sampled, neither were the reasons.
+        samples.iter().any(|sample| sample.power_w.is_finite()).then(|| held as f64 / samples.len() as f64)
+    };
+    let conditions = Conditions {
+        canary_flops_per_second: reading(|canary| canary.flops_per_second),
+        canary_bytes_per_second: reading(|canary| canary.bytes_per_second),
+        held_down: rounds.iter().map(held_down).collect(),
+        throttle: rounds.iter().map(|round| measured(round).iter().fold(0, |bits, s| bits | s.throttle)).collect(),
+    };
+    let any = |values: &[Option<f64>]| values.iter().any(Option::is_some);
+    let Conditions { canary_flops_per_second: product, canary_bytes_per_second: copy, held_down, .. } = &conditions;
+    (any(product) || any(copy) || any(held_down)).then_some(conditions)
 }
 
 /// The completed rounds of a cell, in order.

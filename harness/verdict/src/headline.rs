@@ -5,6 +5,7 @@ use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
 
 use crate::claims::emulated;
 use crate::compare::Comparison;
+use crate::findings::Crowd;
 use crate::wording::{change, change_range, count, percent};
 
 /// One sentence without a full stop.
@@ -36,7 +37,12 @@ fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], 
     let regressed = gated(changes, Verdict::Regressed);
     if let Some(worst) = regressed.iter().max_by(|a, b| size(a).total_cmp(&size(b))) {
         let mut text = format!("{} regressed: {}", of(cells(&regressed).len(), total), told(worst));
-        if cells(&regressed).len() > 1 {
+        if let Some(crowd) = Crowd::of(changes, &worst.metric.name, &[Verdict::Regressed]) {
+            let together = format!(" regressed together ({} in the middle, one event), most of all ", {
+                change(&worst.metric, crowd.middle())
+            });
+            text = text.replacen(" regressed: ", &together, 1);
+        } else if cells(&regressed).len() > 1 {
             text = text.replacen(" regressed: ", " regressed, most of all ", 1);
         }
         return Some(text);

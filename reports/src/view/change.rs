@@ -217,6 +217,7 @@ fn speaks_of_the_machine(kind: Kind) -> bool {
         | Kind::ForeignProcess
         | Kind::GpuErrors
         | Kind::MachineDrift
+        | Kind::MachineShift
         | Kind::TwoLibraryVersions
         | Kind::NotSteady
         | Kind::Noisy => true,
@@ -226,6 +227,7 @@ fn speaks_of_the_machine(kind: Kind) -> bool {
         | Kind::SizeLabelWrong
         | Kind::NoFp8Linears
         | Kind::LaunchBound
+        | Kind::CommonShift
         | Kind::AlgorithmChanged
         | Kind::Emulated
         | Kind::NotApplied => false,

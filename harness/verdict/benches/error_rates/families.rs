@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     HeavyTails,
     /// The machine is 3 % slower on 30 % of the nights; rounds add 0.5 %.
     SlowNights,
+    /// The same, and each cell follows the machine by its own share of 30 to 100 %.
+    UnlikeCells,
     /// The room drifts by 0.1 % a night, and every night the chip warms by 1 % over its rounds; rounds add 0.5 %.
     Temperature,
     /// Steps within a process scatter by 0.3 to 30 %, each cell in its own way; processes by 0.25 %.
@@ -40,7 +42,7 @@ pub(crate) struct Family {
 }
 
 /// Every family, in the order of the tables.
-pub(crate) const FAMILIES: [Family; 11] = [
+pub(crate) const FAMILIES: [Family; 12] = [
     Family { name: "gaussian-0.25%", kind: Kind::Gaussian(0.0025) },
     Family { name: "gaussian-0.5%", kind: Kind::Gaussian(0.005) },
     Family { name: "gaussian-1%", kind: Kind::Gaussian(0.01) },
@@ -50,6 +52,7 @@ pub(crate) const FAMILIES: [Family; 11] = [
     Family { name: "two-clocks", kind: Kind::TwoClocks },
     Family { name: "heavy-tails", kind: Kind::HeavyTails },
     Family { name: "slow-nights", kind: Kind::SlowNights },
+    Family { name: "unlike-cells", kind: Kind::UnlikeCells },
     Family { name: "temperature", kind: Kind::Temperature },
     Family { name: "step-noise", kind: Kind::Steps },
 ];
@@ -94,7 +97,7 @@ impl World {
         // What the whole machine does tonight, and so the canary too.
         let tonight = match self.kind {
             Kind::WanderingMachine | Kind::Temperature => self.levels[CELLS],
-            Kind::SlowNights if self.random.uniform() < 0.3 => -0.03,
+            Kind::SlowNights | Kind::UnlikeCells if self.random.uniform() < 0.3 => -0.03,
             _ => 0.0,
         };
         let mut night = Night { speed: vec![[0.0; ROUNDS]; CELLS], canary: vec![[0.0; ROUNDS]; CELLS] };
@@ -102,7 +105,7 @@ impl World {
             for round in 0..ROUNDS {
                 let machine = tonight + self.machine(round);
                 night.canary[cell][round] = machine + CANARY_SD * self.random.normal();
-                night.speed[cell][round] = machine + self.own(cell);
+                night.speed[cell][round] = self.follows(cell) * machine + self.own(cell);
             }
         }
         night
@@ -117,6 +120,11 @@ impl World {
         }
     }
 
+    /// Which part of a slowdown of the machine one cell suffers.
+    fn follows(&self, cell: usize) -> f64 {
+        if matches!(self.kind, Kind::UnlikeCells) { 0.3 + 0.7 * cell as f64 / (CELLS - 1) as f64 } else { 1.0 }
+    }
+
     /// What the process of one cell does in one round, which the canary does not see.
     fn own(&mut self, cell: usize) -> f64 {
         let normal = self.random.normal();
@@ -129,7 +137,7 @@ impl World {
                 let chi2: f64 = (0..3).map(|_| self.random.normal().powi(2)).sum();
                 0.01 / 3.0_f64.sqrt() * normal / (chi2 / 3.0).sqrt()
             }
-            Kind::WanderingMachine | Kind::SlowNights | Kind::Temperature => 0.005 * normal,
+            Kind::WanderingMachine | Kind::SlowNights | Kind::UnlikeCells | Kind::Temperature => 0.005 * normal,
             Kind::Steps => 0.0025 * normal + self.step_sd[cell] / STEPS.sqrt() * self.random.normal(),
         }
     }

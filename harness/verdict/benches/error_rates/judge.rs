@@ -2,7 +2,7 @@
 //! Summaries are made directly, without the samples behind them.
 
 use stepwatch_record::comparison::Verdict;
-use stepwatch_record::figure::{CellFigures, Estimate, Figure, Summary};
+use stepwatch_record::figure::{CellFigures, Conditions, Estimate, Figure, Summary};
 use stepwatch_record::machine::Build;
 use stepwatch_record::run::{Better, Metric, Policy, RunManifest};
 use stepwatch_record::version::CURRENT;
@@ -53,7 +53,7 @@ pub(crate) struct Judge {
 impl Judge {
     /// The default policy with another `margin` and `false_alarms`, and the speed alone gated.
     pub(crate) fn new(margin: f64, false_alarms: f64) -> Self {
-        let policy = Policy { gate: vec![METRIC.into()], margin, false_alarms, ..Policy::default() };
+        let policy = Policy { gate: vec![METRIC.into()], margin, false_alarms, reference_runs: 1000, ..Policy::default() };
         let manifest = RunManifest {
             format: CURRENT,
             id: "simulated".into(),
@@ -135,6 +135,12 @@ pub(crate) fn summary(night: &Night) -> Summary {
         figures: vec![figure(metric(), logs)],
         plan_hash: None,
         rounds: ROUNDS as u32,
+        conditions: Some(Conditions {
+            canary_flops_per_second: night.canary[number].iter().map(|log| Some(1e14 * log.exp())).collect(),
+            canary_bytes_per_second: vec![None; ROUNDS],
+            held_down: vec![None; ROUNDS],
+            throttle: vec![0; ROUNDS],
+        }),
     };
     Summary {
         format: CURRENT,

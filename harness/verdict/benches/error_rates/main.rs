@@ -22,7 +22,7 @@ use judge::{Counts, Judge, summary};
 
 /// The first seed unless another is asked for; night number k of a family has this plus k, times a large odd number.
 const SEED: u64 = 20_261_124;
-/// Nights in the reference.
+/// Nights in the reference, unless a table says otherwise.
 const REFERENCE: usize = 10;
 /// A slowdown is looked for on so many nights in a row.
 const NIGHTS: usize = 3;
@@ -75,7 +75,7 @@ fn eprint_seconds(name: &str, start: Instant) {
 fn unchanged(judge: &Judge, family: &Family, nights: u64, first: u64) -> Counts {
     let counts = in_parallel(nights, |night| {
         let mut world = World::new(family.kind, seed(first + night));
-        let reference = reference(&mut world);
+        let reference = reference(&mut world, REFERENCE);
         judge.night(&summary(&world.night()), &reference)
     });
     let mut sum = Counts::default();
@@ -84,8 +84,8 @@ fn unchanged(judge: &Judge, family: &Family, nights: u64, first: u64) -> Counts 
 }
 
 /// The stored nights of a reference, newest first.
-fn reference(world: &mut World) -> Vec<Summary> {
-    let mut nights: Vec<Summary> = (0..REFERENCE).map(|_| summary(&world.night())).collect();
+fn reference(world: &mut World, nights: usize) -> Vec<Summary> {
+    let mut nights: Vec<Summary> = (0..nights).map(|_| summary(&world.night())).collect();
     nights.reverse();
     nights
 }
@@ -93,18 +93,20 @@ fn reference(world: &mut World) -> Vec<Summary> {
 /// How often a lasting slowdown of one cell of the matrix is found, by policy; a night that is red is not accepted, so the
 /// reference stays as it is.
 fn detection(series: u64, first: u64) {
-    println!("\n| slowdown of one cell | spread | `false_alarms` | series | found on night 1 | by night {NIGHTS} |");
-    println!("|---|---|---|---|---|---|");
-    for (slower, sd) in [(0.02, 0.01), (0.01, 0.0025)] {
-        for false_alarms in [0.005, FALSE_ALARMS, 0.02, 0.05] {
+    println!(
+        "\n| slowdown of one cell | spread | nights in the reference | `false_alarms` | series | found on night 1 | by night {NIGHTS} |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (slower, sd, windows) in [(0.02, 0.01, &[REFERENCE, 20, 30][..]), (0.01, 0.0025, &[REFERENCE])] {
+        for (nights, false_alarms) in windows.iter().flat_map(|n| [0.005, FALSE_ALARMS, 0.02, 0.05].map(|a| (*n, a))) {
             let judge = Judge::new(MARGIN, false_alarms);
-            let found = in_parallel(series, |number| first_red(&judge, sd, slower, seed(first + number)));
+            let found = in_parallel(series, |number| first_red(&judge, nights, sd, slower, seed(first + number)));
             let by = |night: usize| {
                 let found = found.iter().filter(|found| found.is_some_and(|first| first <= night)).count();
                 100.0 * found as f64 / series as f64
             };
             println!(
-                "| {} % | {} % | {false_alarms} | {series} | {:.1} % | {:.1} % |",
+                "| {} % | {} % | {nights} | {false_alarms} | {series} | {:.1} % | {:.1} % |",
                 100.0 * slower,
                 100.0 * sd,
                 by(1),
@@ -115,9 +117,9 @@ fn detection(series: u64, first: u64) {
 }
 
 /// The first night, from 1, on which the slower cell is called so.
-fn first_red(judge: &Judge, sd: f64, slower: f64, seed: u64) -> Option<usize> {
+fn first_red(judge: &Judge, nights: usize, sd: f64, slower: f64, seed: u64) -> Option<usize> {
     let mut world = World::new(Kind::Gaussian(sd), seed);
-    let reference = reference(&mut world);
+    let reference = reference(&mut world, nights);
     (1..=NIGHTS).find(|_| {
         let mut night = world.night();
         night.speed[0].iter_mut().for_each(|log| *log -= slower.ln_1p());

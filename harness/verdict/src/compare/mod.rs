@@ -1,8 +1,11 @@
 //! A verdict per cell and metric: every planned cell, and every cell the reference has, ends in exactly one place. Nothing is
 //! green that was not compared.
 
+mod canary;
+mod cause;
 mod decide;
 mod effect;
+mod machine;
 mod words;
 
 use stepwatch_record::CellId;
@@ -10,9 +13,11 @@ use stepwatch_record::comparison::{Change, Verdict};
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::run::{Better, End, Metric, Run};
 
+pub use canary::{Canary, Shift};
 pub use decide::{Decision, POWER, decide};
 pub use effect::{Effect, Scale, effects};
 
+use self::cause::Spent;
 use crate::figures::{Omission, omissions};
 use crate::pairs::Sides;
 use crate::{compatible, pairs};
@@ -32,6 +37,7 @@ pub struct Comparison<'data> {
     /// Whether the reference is the other side of the same run, judged by pairs of rounds.
     pub paired: bool,
     omissions: Vec<Omission>,
+    canary: Option<Canary>,
 }
 
 impl<'data> Comparison<'data> {
@@ -41,11 +47,13 @@ impl<'data> Comparison<'data> {
         let policy = &run.manifest.policy;
         let obstacles = |that: &Summary| compatible::obstacles(summary, that, &policy.reference_same);
         let fits = given.iter().filter(|that| obstacles(that).is_empty());
+        let usable: Vec<&Summary> = fits.take(policy.reference_runs.max(1) as usize).collect();
         Self {
             run,
             summary,
             given,
-            usable: fits.take(policy.reference_runs.max(1) as usize).collect(),
+            canary: Canary::read(summary, &usable),
+            usable,
             obstacles: given.first().map(obstacles).unwrap_or_default(),
             paired: false,
             omissions: omissions(run),
@@ -63,6 +71,8 @@ impl<'data> Comparison<'data> {
             obstacles: Vec::new(),
             paired: true,
             omissions: omissions(run),
+            // Rounds of a pair share the machine already.
+            canary: None,
         }
     }
 
@@ -88,11 +98,24 @@ impl<'data> Comparison<'data> {
         pairs.sum::<usize>().max(1)
     }
 
-    /// Confidence of every interval: the policy's false alarms shared equally among the family (Bonferroni), so that all
-    /// intervals hold at once with at least 1 − `false_alarms`.
+    /// Confidence of every interval: the policy's false alarms shared equally among the family (Bonferroni). Only a change for
+    /// the worse is a false red, so each end of an interval has the whole share: improvements are judged as strictly, on a
+    /// budget of their own.
     #[must_use]
     pub fn confidence(&self) -> f64 {
-        1.0 - self.run.manifest.policy.false_alarms.clamp(1e-9, 0.5) / self.family() as f64
+        1.0 - 2.0 * self.run.manifest.policy.false_alarms.clamp(1e-9, 0.25) / self.family() as f64
+    }
+
+    /// How far the canary is from what it was in the reference runs; `None` if no canary was compared.
+    #[must_use]
+    pub fn canary_shift(&self) -> Option<Shift> {
+        self.canary.as_ref()?.shift(1.0 - self.run.manifest.policy.false_alarms.clamp(1e-9, 0.5))
+    }
+
+    /// The same where it moved beyond its noise.
+    #[must_use]
+    pub fn machine_shift(&self) -> Option<Shift> {
+        self.canary_shift().filter(Shift::is_shown)
     }
 
     /// Every change: planned cells in the order of the manifest with gated metrics first, then cells only the reference has.
@@ -113,8 +136,16 @@ impl<'data> Comparison<'data> {
                 continue;
             }
             let before = changes.len();
+            let of = |name: &str| metrics.iter().zip(&effects).find(|(m, _)| m.name == name)?.1[index].as_ref();
+            let spent =
+                Spent { joules: of("joules_per_token"), clock: of("sm_clock_hz"), cycles: of("cycles_per_step") };
             let of_metric = |(metric, effects): (&&Metric, &Vec<Option<Effect>>)| {
-                self.of_metric(cell, metric, effects[index].as_ref(), confidence)
+                let effect = effects[index].as_ref();
+                let mut change = self.of_metric(cell, metric, effect, confidence)?;
+                if let Some(effect) = effect.filter(|_| change.effect.is_some()) {
+                    cause::attribute(&mut change, effect, cell, spent, &self.run.manifest.policy, confidence);
+                }
+                Some(change)
             };
             changes.extend(metrics.iter().zip(&effects).filter_map(of_metric));
             if !changes[before..].iter().any(|change| change.gated) {
@@ -270,6 +301,8 @@ impl<'data> Comparison<'data> {
             blind: false,
             value: None,
             reference_value: None,
+            machine: None,
+            cause: None,
         }
     }
 }

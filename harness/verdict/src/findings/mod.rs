@@ -8,9 +8,11 @@ mod machine;
 mod plan;
 mod precision;
 mod rounds;
+mod shift;
 mod work;
 
 pub(crate) use machine::is_held_down;
+pub(crate) use shift::Crowd;
 
 use stepwatch_record::comparison::{Change, JudgedClaim};
 use stepwatch_record::finding::Finding;
@@ -31,6 +33,8 @@ pub fn all(
     findings.extend(precision::emulated(run));
     findings.extend(precision::fp8_slower(run, comparison.summary));
     findings.extend(launch::launch_bound(run));
+    findings.extend(shift::common(comparison, changes));
+    findings.extend(shift::machine(comparison, changes));
     findings.extend(plan::algorithm_changed(comparison, changes));
     findings.extend(plan::not_applied(run));
     findings.extend(gpu::errors(run));

@@ -3,22 +3,34 @@
 
 use super::moderate::{Group, Spread, moderate};
 
+use statrs::distribution::{ContinuousCDF, FisherSnedecor};
+
 /// Fewest series for which a shift common to all can be told from the series' own scatter.
 const FEWEST_SERIES: usize = 3;
+
+/// Where repeats are shown to add less than this share to what their own observations explain, all series share one estimate.
+const LITTLE: f64 = 0.2;
+/// Confidence of that.
+const SHOWN: f64 = 0.95;
 
 /// Variance of a series' mean from one repeat to the next, for each series; `means[series][repeat]`.
 ///
 /// Series with as many repeats as the longest are taken apart into the shift that all share in a repeat (the machine had a
 /// slow night) and a scatter of their own, moderated over the series; the two variances are added, and so are their degrees of
 /// freedom by Satterthwaite's formula. Without that, twenty series that move together would count as twenty observations.
-/// Other series, and fewer than three, use their own scatter. `None` with fewer than two repeats.
+/// Other series, and fewer than three, use their own scatter. `explained` is what the observations within a repeat explain of
+/// the variance of its mean, with its degrees of freedom: where the series together show that repeats add little to it, their
+/// own scatter is that, and the little. `spent` degrees of freedom went into what was taken out of the means before. `None`
+/// with fewer than two repeats.
 #[must_use]
-pub fn between_runs(means: &[Vec<f64>], floor: f64) -> Vec<Option<Spread>> {
+pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64, floor: f64) -> Vec<Option<Spread>> {
     let longest = means.iter().map(Vec::len).max().unwrap_or(0);
     let centred: Vec<Vec<f64>> = means.iter().map(|series| centre(series)).collect();
     let complete: Vec<usize> = (0..means.len()).filter(|&i| means[i].len() == longest).collect();
+    // A repeat that is all that was left to learn from is not given up.
+    let left = |repeats: usize| if repeats > 2 { repeats as f64 - 1.0 - spent } else { repeats as f64 - 1.0 };
     let own = |series: &Vec<f64>| {
-        let df = series.len() as f64 - 1.0;
+        let df = left(series.len());
         let variance = series.iter().map(|value| value * value).sum::<f64>() / df;
         (df > 0.0).then_some(Spread { variance: variance.max(floor), df, alone: true })
     };
@@ -26,7 +38,7 @@ pub fn between_runs(means: &[Vec<f64>], floor: f64) -> Vec<Option<Spread>> {
     if longest < 2 || complete.len() < FEWEST_SERIES {
         return spreads;
     }
-    let repeats = longest as f64 - 1.0;
+    let repeats = left(longest);
     let share = 1.0 - 1.0 / complete.len() as f64;
     let shift: Vec<f64> = (0..longest)
         .map(|run| complete.iter().map(|&i| centred[i][run]).sum::<f64>() / complete.len() as f64)
@@ -36,16 +48,37 @@ pub fn between_runs(means: &[Vec<f64>], floor: f64) -> Vec<Option<Spread>> {
         let squares: f64 = centred[i].iter().zip(&shift).map(|(value, shift)| (value - shift).powi(2)).sum();
         Group { variance: squares / (repeats * share), df: repeats * share }
     };
-    let scatter = moderate(&complete.iter().map(group).collect::<Vec<_>>(), floor);
-    for (&i, scatter) in complete.iter().zip(scatter) {
+    let groups: Vec<Group> = complete.iter().map(group).collect();
+    let scatter = moderate(&groups, floor);
+    let of_complete: Vec<Option<Spread>> = complete.iter().map(|&i| explained.get(i).copied().flatten()).collect();
+    let little = added(&groups, &of_complete);
+    for ((&i, scatter), explained) in complete.iter().zip(scatter).zip(of_complete) {
         // `common` holds 1/C of the series' own variance already.
         spreads[i] = scatter.and_then(|own| {
+            let alike = little.zip(explained).filter(|(_, by)| !own.alone && !by.alone);
+            let own = alike.map_or(own, |(ratio, by)| Spread { variance: ratio * by.variance, ..by });
             let parts = [(common, repeats), (own.variance * share, own.df)];
             let df = super::student::welch_df(&parts)?;
             Some(Spread { variance: common + own.variance * share, df, alone: own.alone })
         });
     }
     spreads
+}
+
+/// How many times what the observations explain the series scatter from repeat to repeat, at least 1; `None` unless all of
+/// them together show that it is little more (an F test of equivalence).
+fn added(groups: &[Group], explained: &[Option<Spread>]) -> Option<f64> {
+    let (mut sum, mut df, mut df_explained) = (0.0, 0.0, 0.0_f64);
+    for (group, explained) in groups.iter().zip(explained) {
+        let Some(explained) = explained.filter(|spread| spread.variance > 0.0 && !spread.alone) else { continue };
+        sum += group.df * group.variance / explained.variance;
+        df += group.df;
+        // Moderated variances share their degrees of freedom.
+        df_explained = df_explained.max(explained.df);
+    }
+    let ratio = sum / df;
+    let quantile = FisherSnedecor::new(df, df_explained).ok()?.inverse_cdf(1.0 - SHOWN);
+    (ratio / quantile <= 1.0 + LITTLE).then_some(ratio.max(1.0))
 }
 
 fn centre(series: &[f64]) -> Vec<f64> {
@@ -61,7 +94,7 @@ mod tests {
     fn series_that_move_together_are_one_observation() {
         let night = [0.0, 0.03, -0.01, 0.02];
         let means: Vec<Vec<f64>> = (0..20).map(|i| night.iter().map(|shift| f64::from(i) + shift).collect()).collect();
-        let spread = between_runs(&means, 1e-12)[0].unwrap();
+        let spread = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap();
         assert!((spread.df - 3.0).abs() < 0.01, "{spread:?}");
         assert!((spread.variance - 3.333_333e-4).abs() < 1e-8, "{spread:?}");
     }
@@ -73,14 +106,14 @@ mod tests {
             .map(|bits: u32| (0..4).map(|run| if bits >> run & 1 == 1 { 0.01 } else { -0.01 }).collect())
             .filter(|series: &Vec<f64>| series.iter().sum::<f64>().abs() < 1e-12)
             .collect();
-        let spread = between_runs(&means, 1e-12)[0].unwrap();
+        let spread = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap();
         assert!(spread.df > 14.0, "{spread:?}");
         assert!((spread.variance - 4e-4 / 3.0).abs() < 1e-9, "{spread:?}");
     }
 
     #[test]
     fn one_run_says_nothing_of_the_next() {
-        assert_eq!(between_runs(&[vec![1.0], vec![2.0]], 0.0), vec![None, None]);
-        assert_eq!(between_runs(&[], 0.0), vec![]);
+        assert_eq!(between_runs(&[vec![1.0], vec![2.0]], &[], 0.0, 0.0), vec![None, None]);
+        assert_eq!(between_runs(&[], &[], 0.0, 0.0), vec![]);
     }
 }

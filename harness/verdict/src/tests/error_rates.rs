@@ -42,6 +42,7 @@ fn summary(logs: &[Vec<f64>]) -> Summary {
         }],
         plan_hash: None,
         rounds: logs.len() as u32,
+        conditions: None,
     };
     Summary { cells: logs.iter().enumerate().map(cell).collect(), ..Script::new("simulated").summary() }
 }
