@@ -304,6 +304,7 @@ impl Maker {
             plan_hash: Some("5e0b41c7".into()),
             rounds,
             conditions: None,
+            work: None,
         });
         self.run.manifest.cells.push(cell);
     }

@@ -53,6 +53,25 @@ pub struct Conditions {
     pub throttle: Vec<u64>,
 }
 
+/// What a cell's workers said of the work itself, whatever its speed. What they did not tell is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The seed of the run: losses of unlike seeds are unlike.
+    pub seed: u64,
+    /// Parameters of the model.
+    #[serde(default)]
+    pub parameters: Option<f64>,
+    /// FLOPs of the model a token.
+    #[serde(default)]
+    pub flops_per_token: Option<f64>,
+    /// Loss of the first step, nats.
+    #[serde(default)]
+    pub first_loss: Option<f64>,
+    /// Loss after some updates, nats; a step that skips its optimiser has the right first loss.
+    #[serde(default)]
+    pub later_loss: Option<f64>,
+}
+
 /// All figures of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellFigures {
@@ -70,6 +89,9 @@ pub struct CellFigures {
     /// What the machine did meanwhile; none where no round had a canary or a GPU's samples, and in older summaries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
+    /// What work it did; none in older summaries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
 }
 
 impl CellFigures {
@@ -106,5 +128,19 @@ impl Summary {
     #[must_use]
     pub fn cell(&self, id: &CellId) -> Option<&CellFigures> {
         self.cells.iter().find(|figures| &figures.cell.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_from_before_the_canary_still_reads_and_is_written_as_it_was() {
+        let old = r#"{"cell":{"id":"a","workload":"w","parameters":{}},"end":{"end":"completed"},"figures":[],"plan_hash":null,"rounds":5}"#;
+        let cell: CellFigures = serde_json::from_str(old).unwrap();
+        assert_eq!((cell.conditions.clone(), cell.work.clone()), (None, None));
+        let again = serde_json::to_string(&cell).unwrap();
+        assert!(!again.contains("conditions") && !again.contains("work\":{"), "{again}");
     }
 }

@@ -14,6 +14,7 @@ use stepwatch_record::{Cell, CellId};
 use crate::findings::is_held_down;
 use crate::round::{self, RoundValue};
 use crate::stats::{self, Group, Spread};
+use crate::work;
 
 /// Confidence of the intervals of single figures. Comparisons have their own, adjusted for their number.
 pub const CONFIDENCE: f64 = 0.95;
@@ -121,6 +122,7 @@ fn without_figures(run: &Run, cell: &Cell) -> CellFigures {
         plan_hash: plan.map(|plan| plan.hash.clone()).filter(|hash| !hash.is_empty()),
         rounds: completed(run, &cell.id).len() as u32,
         conditions: conditions(&completed(run, &cell.id)),
+        work: work::of(run, &cell.id),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod steady;
 pub mod twins;
 pub mod waterfall;
 pub mod wording;
+mod work;
 
 pub use conclude::{conclude, conclude_sides};
 

@@ -141,6 +141,7 @@ pub(crate) fn summary(night: &Night) -> Summary {
             held_down: vec![None; ROUNDS],
             throttle: vec![0; ROUNDS],
         }),
+        work: None,
     };
     Summary {
         format: CURRENT,

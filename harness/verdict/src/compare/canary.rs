@@ -94,16 +94,32 @@ impl Canary {
         Some(Shift { point: tonight - stats::mean(reference)?, reach })
     }
 
-    /// Levels around the mean of the reference, this run first, drawn towards 0 by the share of their scatter that the noise
-    /// of the readings explains: what noise moved, the machine did not.
-    pub(super) fn moved(&self) -> Vec<f64> {
+    /// The levels as a covariate.
+    pub(super) fn moved(&self) -> Moved {
         let centre = stats::mean(&self.levels[1..]).unwrap_or(0.0);
-        let middle = stats::mean(&self.levels).unwrap_or(0.0);
-        let squares: f64 = self.levels.iter().map(|level| (level - middle).powi(2)).sum();
-        let by_noise = (self.levels.len() as f64 - 1.0) * self.noise;
-        let real = if squares > 0.0 { (1.0 - by_noise / squares).max(0.0) } else { 0.0 };
-        self.levels.iter().map(|level| real * (level - centre)).collect()
+        let real = 1.0 - share_of_noise(&self.levels, self.noise);
+        Moved {
+            levels: self.levels.iter().map(|level| real * (level - centre)).collect(),
+            noise: real * real * self.noise,
+        }
     }
+}
+
+/// The canary's levels around the mean of the reference, this run first, drawn towards 0 by the share of their scatter that the
+/// noise of the readings explains: what noise moved, the machine did not.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Moved {
+    pub(super) levels: Vec<f64>,
+    /// Variance of each that is noise of the readings.
+    pub(super) noise: f64,
+}
+
+/// Which share of the scatter of some levels their noise explains, 0 to 1.
+pub(super) fn share_of_noise(levels: &[f64], noise: f64) -> f64 {
+    let middle = stats::mean(levels).unwrap_or(0.0);
+    let squares: f64 = levels.iter().map(|level| (level - middle).powi(2)).sum();
+    let by_noise = (levels.len() as f64 - 1.0) * noise;
+    if squares > 0.0 { (by_noise / squares).min(1.0) } else { 1.0 }
 }
 
 /// The logs of a completed cell's readings; `None` if a round has none.

@@ -5,6 +5,7 @@
 //! x is the canary of round j and X its level in run r. The two coefficients are apart because readings are noisy and levels
 //! are not. Coefficients of cells are drawn towards a common one by as much as the cells agree (DerSimonian and Laird 1986).
 
+use super::canary::{Moved, share_of_noise};
 use super::effect::Sides;
 use crate::stats;
 
@@ -19,6 +20,9 @@ const UNLIKE_WORTH: f64 = 5.0;
 const MOST: f64 = 1.5;
 /// Cells whose common change can be told from their own.
 const FEWEST_CELLS: usize = 3;
+/// Levels of the reference runs tell a coefficient only where noise makes less than this share of their scatter: noise is not
+/// followed, and a coefficient learnt of it would be none.
+const NOISY: f64 = 0.5;
 /// A common change this many standard errors from what the canary foretells is not the machine's alone.
 const FORETOLD: f64 = 2.5;
 
@@ -35,12 +39,13 @@ pub(super) struct Share {
 
 /// Takes the machine out of the values of cells that have a canary; says what was taken out of each cell's change.
 ///
-/// `moved` are the canary's levels, this run first ([`super::Canary::moved`]); `sign` is 1 for a rate and −1 for a time.
-pub(super) fn take_out(sides: &mut [Sides], moved: &[f64], sign: f64) -> Vec<Share> {
+/// `canary` has its levels, this run first; `sign` is 1 for a rate and −1 for a time.
+pub(super) fn take_out(sides: &mut [Sides], canary: &Moved, sign: f64) -> Vec<Share> {
+    let moved = &canary.levels;
     let mut shares = of_rounds(sides, sign);
     let means: Vec<Means> = sides.iter().map(Means::of).collect();
-    let slope = Slope::of_runs(&means, moved, sign);
-    let own = own_slopes(&means, moved, &slope);
+    let slope = Slope::of_runs(&means, canary, sign);
+    let own = own_slopes(&means, canary, &slope);
     for (((sides, share), means), own) in sides.iter_mut().zip(&mut shares).zip(&means).zip(own) {
         let follows = slope.value + own.value;
         let centre = stats::mean(&means.runs.iter().map(|run| moved[run + 1]).collect::<Vec<f64>>()).unwrap_or(0.0);
@@ -175,7 +180,8 @@ impl Means {
 impl Slope {
     /// How all cells follow the machine from run to run: what is usual, what the reference runs tell, and what this run tells
     /// where its common change is such as the canary foretells.
-    fn of_runs(means: &[Means], moved: &[f64], sign: f64) -> Self {
+    fn of_runs(means: &[Means], canary: &Moved, sign: f64) -> Self {
+        let moved = &canary.levels;
         let usual = Self { value: sign * USUAL.0, variance: USUAL.1 * USUAL.1, learnt: 0.0 };
         let complete: Vec<&Means> = means.iter().filter(|means| means.runs.len() + 1 == moved.len()).collect();
         if complete.is_empty() {
@@ -186,7 +192,7 @@ impl Slope {
         };
         let tonight = common(&|means| means.run);
         let before: Vec<f64> = (0..moved.len() - 1).map(|run| common(&|means| means.reference[run])).collect();
-        let known = usual.updated_by_runs(&before, &moved[1..]);
+        let known = usual.updated_by_runs(&before, &moved[1..], canary.noise);
         if complete.len() < FEWEST_CELLS {
             return known;
         }
@@ -194,14 +200,18 @@ impl Slope {
         known.updated_by_this_run(tonight, moved[0], noise)
     }
 
-    fn updated_by_runs(self, common: &[f64], moved: &[f64]) -> Self {
+    fn updated_by_runs(self, common: &[f64], moved: &[f64], noise: f64) -> Self {
         let squares: f64 = moved.iter().map(|moved| moved * moved).sum();
-        if common.len() < 3 || squares <= 0.0 {
+        let noisy = share_of_noise(moved, noise);
+        if common.len() < 3 || noisy > NOISY {
             return self;
         }
         let slope = common.iter().zip(moved).map(|(y, x)| x * y).sum::<f64>() / squares;
         let rest: f64 = common.iter().zip(moved).map(|(y, x)| (y - slope * x).powi(2)).sum();
-        self.updated(slope, (rest / (common.len() as f64 - 2.0)).max(f64::MIN_POSITIVE) / squares)
+        // Noise in the levels flattens the line: the share that is real steepens it again, and so its error.
+        let real = 1.0 - noisy;
+        let variance = (rest / (common.len() as f64 - 2.0)).max(f64::MIN_POSITIVE) / squares;
+        self.updated(slope / real, variance / (real * real))
     }
 
     /// The variance of the runs' common changes around what this coefficient makes of them; 0 where one run tells nothing.
@@ -242,13 +252,13 @@ fn of_cells(complete: &[&Means]) -> f64 {
 }
 
 /// How each cell follows the machine otherwise than all do.
-fn own_slopes(means: &[Means], moved: &[f64], slope: &Slope) -> Vec<Slope> {
+fn own_slopes(means: &[Means], canary: &Moved, slope: &Slope) -> Vec<Slope> {
     let unlike = UNLIKE * UNLIKE;
     let own = |means: &Means| {
-        let moved: Vec<f64> = means.runs.iter().map(|run| moved[run + 1]).collect();
+        let moved: Vec<f64> = means.runs.iter().map(|run| canary.levels[run + 1]).collect();
         let centre = stats::mean(&moved)?;
         let squares: f64 = moved.iter().map(|x| (x - centre).powi(2)).sum();
-        if means.runs.len() < 3 || squares <= 0.0 {
+        if means.runs.len() < 3 || share_of_noise(&moved, canary.noise) > NOISY {
             return None;
         }
         let rest: Vec<f64> = means

@@ -20,7 +20,8 @@ pub use effect::{Effect, Scale, effects};
 use self::cause::Spent;
 use crate::figures::{Omission, omissions};
 use crate::pairs::Sides;
-use crate::{compatible, pairs};
+use crate::wording::is_speed;
+use crate::{compatible, pairs, work};
 
 /// A run beside the reference runs it may be compared with.
 pub struct Comparison<'data> {
@@ -143,6 +144,7 @@ impl<'data> Comparison<'data> {
                 let effect = effects[index].as_ref();
                 let mut change = self.of_metric(cell, metric, effect, confidence)?;
                 if let Some(effect) = effect.filter(|_| change.effect.is_some()) {
+                    self.doubt(&mut change, cell);
                     cause::attribute(&mut change, effect, cell, spent, &self.run.manifest.policy, confidence);
                 }
                 Some(change)
@@ -232,6 +234,36 @@ impl<'data> Comparison<'data> {
         change.blind = gated && decision.detectable.is_none_or(|share| share > policy.detect * (1.0 + 1e-9));
         change.why = words::why(metric, effect, &decision, policy, change.blind);
         Some(change)
+    }
+
+    /// What differs in a cell's work from the newest usable reference run that has it, one line each.
+    pub(crate) fn other_work(&self, cell: &CellFigures) -> Vec<String> {
+        let there = self.usable.iter().find_map(|summary| summary.cell(&cell.cell.id)?.work.as_ref());
+        cell.work.as_ref().zip(there).map(|(here, there)| work::differences(here, there)).unwrap_or_default()
+    }
+
+    /// Faster because it does other work is no improvement: numbers are wrong where FLOPs, parameters or losses differ, and
+    /// nothing is decided where another plan is timed, unless two builds were asked for.
+    fn doubt(&self, change: &mut Change, cell: &CellFigures) {
+        if change.verdict != Verdict::Improved || !is_speed(&change.metric) {
+            return;
+        }
+        let differences = self.other_work(cell);
+        let plan = |cell: &CellFigures| cell.plan_hash.clone();
+        let there = self.usable.iter().find_map(|summary| plan(summary.cell(&cell.cell.id)?));
+        if !differences.is_empty() {
+            change.verdict = Verdict::NumbersWrong;
+            change.reason = "other-work".to_owned();
+            change.why.push_str(&format!("; but it did other work: {}", differences.join("; ")));
+        } else if let Some((here, there)) =
+            plan(cell).zip(there).filter(|(here, there)| here != there && !self.paired)
+        {
+            change.verdict = Verdict::Undecided;
+            change.reason = "algorithm-changed".to_owned();
+            change.why.push_str(&format!(
+                "; but its plan is {here} and was {there}: other work is timed, accept a run of it if that is meant"
+            ));
+        }
     }
 
     /// A metric with a figure on one side only. Without one on either side there is nothing to say of it.

@@ -30,6 +30,7 @@ pub fn all(
     let run = comparison.run;
     let mut findings = claims::findings(claims);
     findings.extend(work::unequal_work(run));
+    findings.extend(work::other_work(comparison));
     findings.extend(precision::emulated(run));
     findings.extend(precision::fp8_slower(run, comparison.summary));
     findings.extend(launch::launch_bound(run));

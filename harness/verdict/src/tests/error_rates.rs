@@ -2,7 +2,7 @@
 //! found. The limits are the promised rates plus what chance allows in so many trials (4 standard errors), so they do not flicker.
 
 use stepwatch_record::comparison::Verdict;
-use stepwatch_record::figure::{CellFigures, Estimate, Figure, Summary};
+use stepwatch_record::figure::{CellFigures, Conditions, Estimate, Figure, Summary};
 use stepwatch_record::run::{Better, Metric};
 use stepwatch_record::{Cell, CellId, End, Parameters, Run};
 
@@ -43,6 +43,7 @@ fn summary(logs: &[Vec<f64>]) -> Summary {
         plan_hash: None,
         rounds: logs.len() as u32,
         conditions: None,
+        work: None,
     };
     Summary { cells: logs.iter().enumerate().map(cell).collect(), ..Script::new("simulated").summary() }
 }
@@ -162,6 +163,40 @@ fn rounds_at_two_clocks_are_no_regressions_of_the_code() {
     println!("two clocks: any false red {rate:.4}");
     // Intervals that take these rounds for normal gave 2.2 %, which the usual allowance for chance would let pass.
     assert!(rate <= 0.01, "{rate}");
+}
+
+#[test]
+fn a_machine_that_is_slow_on_some_nights_is_no_regression_where_its_canary_says_so() {
+    let (trials, mut random, run) = (500, Random::seeded(14), planned());
+    let mut night = |slow: bool| {
+        let machine = if slow { -0.03 } else { 0.0 };
+        let mut logs = |sd: f64| -> Vec<Vec<f64>> {
+            (0..CELLS).map(|_| (0..5).map(|_| machine + sd * random.normal()).collect()).collect()
+        };
+        let (speeds, canary) = (logs(0.005), logs(0.003));
+        let mut night = summary(&speeds);
+        for (cell, logs) in night.cells.iter_mut().zip(canary) {
+            cell.conditions = Some(Conditions {
+                canary_flops_per_second: logs.iter().map(|log| Some(1e14 * log.exp())).collect(),
+                ..Conditions::default()
+            });
+        }
+        night
+    };
+    // None of the reference nights was slow, so nothing but the canary tells; then a third of them were.
+    for (name, slow_nights) in [("never before", 0), ("before", 3)] {
+        let (mut red, mut sighted) = (0, 0);
+        for _ in 0..trials {
+            let reference: Vec<Summary> = (0..10).map(|number| night(number < slow_nights)).collect();
+            let changes = Comparison::new(&run, &night(true), &reference).changes();
+            red += usize::from(changes.iter().any(|change| change.verdict == Verdict::Regressed));
+            sighted += changes.iter().filter(|change| !change.blind).count();
+        }
+        let (red, sighted) = (red as f64 / trials as f64, sighted as f64 / (trials * CELLS) as f64);
+        println!("slow nights, {name}: any false red {red:.4}, sighted {sighted:.3}");
+        assert!(red <= at_most(0.01, trials), "{name}: {red}");
+        assert!(slow_nights == 0 || sighted > 0.99, "{name}: {sighted}");
+    }
 }
 
 #[test]
