@@ -172,6 +172,13 @@ fn noise(comparison: &Comparison<'_>, judged: &Change, effect: &Effect) -> Vec<S
         .filter_map(|summary| Some(figure(summary)?.estimate.rounds.len() as f64).filter(|rounds| *rounds > 0.0))
         .collect();
     lines.push(between_runs(effect, rounds, &counts));
+    if let Some(machine) = effect.machine {
+        lines.push(format!(
+            "the machine's part by the canary: {} of the change, ± {} (sd)",
+            percent(effect.scale.relative(machine)),
+            percent(effect.machine_variance.sqrt())
+        ));
+    }
     lines.extend(error_of(effect));
     lines
 }
@@ -185,7 +192,7 @@ fn error_of(effect: &Effect) -> Option<String> {
 fn between_runs(effect: &Effect, round_variance: f64, counts: &[f64]) -> String {
     let runs = counts.len().max(1) as f64;
     let rounds = round_variance * counts.iter().map(|rounds| 1.0 / rounds).sum::<f64>() / (runs * runs);
-    let variance = (effect.fixed_variance - rounds) / (1.0 + 1.0 / runs);
+    let variance = (effect.fixed_variance - effect.machine_variance - rounds) / (1.0 + 1.0 / runs);
     match () {
         () if counts.len() < 2 => {
             "noise between runs of the same code: unknown with one reference run, and in no interval".to_owned()

@@ -129,7 +129,8 @@ fn without_figures(run: &Run, cell: &Cell) -> CellFigures {
 /// What the machine did in these rounds; `None` if neither a canary nor a GPU was watched in any.
 fn conditions(rounds: &[&Round]) -> Option<Conditions> {
     let reading = |rate: fn(&Canary) -> f64| -> Vec<Option<f64>> {
-        let first = |round: &&Round| round.record.canaries.first().map(rate).filter(|rate| *rate > 0.0 && rate.is_finite());
+        let first =
+            |round: &&Round| round.record.canaries.first().map(rate).filter(|rate| *rate > 0.0 && rate.is_finite());
         rounds.iter().map(first).collect()
     };
     let measured = |round: &Round| round.samples.iter().filter(|sample| sample.measured).copied().collect::<Vec<_>>();

@@ -64,9 +64,19 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
             comparison.usable.len()
         )
     });
+    lines.extend(match comparison.canary_shift() {
+        _ if comparison.paired => None,
+        Some(shift) => Some(format!(
+            "The canary, whose work never changes, is {} {} than in the reference runs: what it explains of a speed is taken \
+             out before it is judged, and what is not known of how far it explains it widens the interval.",
+            percent(shift.point.exp_m1().abs()),
+            if shift.point < 0.0 { "slower" } else { "faster" }
+        )),
+        None => Some("No canary was compared: a slower machine and slower code look the same.".to_owned()),
+    });
     lines.push(format!(
-        "Intervals are adjusted for {} (Bonferroni, {} each), so that the chance of any false regression in the whole run is \
-         at most {}.",
+        "Intervals are adjusted for {} (Bonferroni, {} each, both ends together), so that the chance of any false regression in \
+         the whole run is at most {}.",
         count(comparison.family(), "gated comparison"),
         fine_percent(comparison.confidence()),
         percent(policy.false_alarms)

@@ -181,6 +181,9 @@ fn estimate(pairs: &[&Pairs]) -> Vec<Option<Effect>> {
             difference: stats::mean(&pairs.differences)?,
             round_variance: spread.map(|spread| spread.variance),
             fixed_variance: 0.0,
+            // Rounds of a pair share the machine: nothing of it is left to take out.
+            machine: None,
+            machine_variance: 0.0,
             df: spread.map_or(0.0, |spread| spread.df),
             shape,
             reference_parts: (0.0, 0.0),

@@ -53,7 +53,8 @@ pub(crate) struct Judge {
 impl Judge {
     /// The default policy with another `margin` and `false_alarms`, and the speed alone gated.
     pub(crate) fn new(margin: f64, false_alarms: f64) -> Self {
-        let policy = Policy { gate: vec![METRIC.into()], margin, false_alarms, reference_runs: 1000, ..Policy::default() };
+        let policy =
+            Policy { gate: vec![METRIC.into()], margin, false_alarms, reference_runs: 1000, ..Policy::default() };
         let manifest = RunManifest {
             format: CURRENT,
             id: "simulated".into(),

@@ -97,7 +97,7 @@ fn detection(series: u64, first: u64) {
         "\n| slowdown of one cell | spread | nights in the reference | `false_alarms` | series | found on night 1 | by night {NIGHTS} |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for (slower, sd, windows) in [(0.02, 0.01, &[REFERENCE, 20, 30][..]), (0.01, 0.0025, &[REFERENCE])] {
+    for (slower, sd, windows) in [(0.02, 0.01, &[REFERENCE, 20, 30, 50][..]), (0.01, 0.0025, &[REFERENCE])] {
         for (nights, false_alarms) in windows.iter().flat_map(|n| [0.005, FALSE_ALARMS, 0.02, 0.05].map(|a| (*n, a))) {
             let judge = Judge::new(MARGIN, false_alarms);
             let found = in_parallel(series, |number| first_red(&judge, nights, sd, slower, seed(first + number)));

@@ -73,7 +73,8 @@ impl Canary {
         let levels: Vec<f64> = by_run.iter().map(level).collect::<Option<_>>()?;
         let scatter: Vec<&Vec<f64>> = by_run.iter().flatten().collect();
         let df: f64 = scatter.iter().map(|logs| logs.len() as f64 - 1.0).sum();
-        let squares: f64 = scatter.iter().filter_map(|logs| Some(stats::sd(logs)?.powi(2) * (logs.len() as f64 - 1.0))).sum();
+        let squares: f64 =
+            scatter.iter().filter_map(|logs| Some(stats::sd(logs)?.powi(2) * (logs.len() as f64 - 1.0))).sum();
         let readings = scatter.iter().map(|logs| logs.len() as f64).sum::<f64>() / by_run.len() as f64;
         (df > 0.0).then_some(Self { levels, noise: squares / df / readings, df })
     }
@@ -82,7 +83,12 @@ impl Canary {
     #[must_use]
     pub fn deviations(&self, number: usize, cell: &CellFigures) -> Option<Vec<f64>> {
         let level = self.levels.get(number)?;
-        Some(readings(cell, |conditions| &conditions.canary_flops_per_second)?.into_iter().map(|log| log - level).collect())
+        Some(
+            readings(cell, |conditions| &conditions.canary_flops_per_second)?
+                .into_iter()
+                .map(|log| log - level)
+                .collect(),
+        )
     }
 
     /// How far this run's level is from the reference's, at a two-sided `confidence`: noise of the readings alone.

@@ -51,6 +51,8 @@ pub struct Effect {
     pub difference: f64,
     /// What was taken out of the difference because the canary explains it; `None` where no canary was compared.
     pub machine: Option<f64>,
+    /// Its variance: how far the speed follows the canary is not known exactly. Part of `fixed_variance`.
+    pub machine_variance: f64,
     /// Variance between rounds of one run, σ²; `None` if nothing tells (one round a run).
     pub round_variance: Option<f64>,
     /// The part of the variance of `difference` that more rounds of this run do not lower.
@@ -134,8 +136,7 @@ fn follows_the_machine(metric: &str) -> Option<f64> {
 pub fn effects(metric: &str, run: &Summary, reference: &[&Summary]) -> Vec<Option<Effect>> {
     let follows = follows_the_machine(metric).and_then(|sign| Some((sign, Canary::read(run, reference)?)));
     let canary = follows.as_ref().map(|(_, canary)| canary);
-    let sides: Vec<Option<Sides>> =
-        run.cells.iter().map(|cell| sides(metric, cell, reference, canary)).collect();
+    let sides: Vec<Option<Sides>> = run.cells.iter().map(|cell| sides(metric, cell, reference, canary)).collect();
     let mut effects: Vec<Option<Effect>> = sides.iter().map(|_| None).collect();
     let (mut together, mut apart) = (Vec::new(), Vec::new());
     for (i, sides) in sides.into_iter().enumerate() {
@@ -298,6 +299,7 @@ fn effect(
         round_variance: sigma2.or(between.map(|_| 0.0)),
         fixed_variance: tau2 * (1.0 + 1.0 / count) + sigma2.unwrap_or(0.0) * parts(1) + machine.variance,
         machine: taken.map(|taken| taken.shift),
+        machine_variance: machine.variance,
         df,
         shape,
         reference_parts: (parts(2), parts(3)),

@@ -188,7 +188,8 @@ impl Slope {
             return usual;
         }
         let common = |value: &dyn Fn(&Means) -> f64| {
-            stats::median(&complete.iter().map(|means| value(means) - means.level()).collect::<Vec<f64>>()).unwrap_or(0.0)
+            stats::median(&complete.iter().map(|means| value(means) - means.level()).collect::<Vec<f64>>())
+                .unwrap_or(0.0)
         };
         let tonight = common(&|means| means.run);
         let before: Vec<f64> = (0..moved.len() - 1).map(|run| common(&|means| means.reference[run])).collect();
@@ -196,7 +197,8 @@ impl Slope {
         if complete.len() < FEWEST_CELLS {
             return known;
         }
-        let noise = known.unexplained(&before, &moved[1..]).max(of_cells(&complete)) * (1.0 + 1.0 / before.len() as f64);
+        let noise =
+            known.unexplained(&before, &moved[1..]).max(of_cells(&complete)) * (1.0 + 1.0 / before.len() as f64);
         known.updated_by_this_run(tonight, moved[0], noise)
     }
 
@@ -261,12 +263,8 @@ fn own_slopes(means: &[Means], canary: &Moved, slope: &Slope) -> Vec<Slope> {
         if means.runs.len() < 3 || share_of_noise(&moved, canary.noise) > NOISY {
             return None;
         }
-        let rest: Vec<f64> = means
-            .reference
-            .iter()
-            .zip(&moved)
-            .map(|(y, x)| y - means.level() - slope.value * (x - centre))
-            .collect();
+        let rest: Vec<f64> =
+            means.reference.iter().zip(&moved).map(|(y, x)| y - means.level() - slope.value * (x - centre)).collect();
         let own = rest.iter().zip(&moved).map(|(y, x)| y * (x - centre)).sum::<f64>() / squares;
         let noise: f64 = rest.iter().zip(&moved).map(|(y, x)| (y - own * (x - centre)).powi(2)).sum();
         Some((own, noise / (rest.len() as f64 - 2.0), squares))

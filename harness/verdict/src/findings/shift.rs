@@ -74,7 +74,8 @@ impl<'change> Crowd<'change> {
             .iter()
             .filter(|change| change.gated && change.metric.name == metric && change.effect.is_some())
             .collect();
-        let moved: Vec<&Change> = compared.iter().filter(|change| verdicts.contains(&change.verdict)).copied().collect();
+        let moved: Vec<&Change> =
+            compared.iter().filter(|change| verdicts.contains(&change.verdict)).copied().collect();
         let crowd = moved.len() >= CROWD && 2 * moved.len() >= compared.len();
         crowd.then_some(Self { changes: moved, compared: compared.len() })
     }
@@ -90,6 +91,7 @@ impl<'change> Crowd<'change> {
         let (least, most) = effects.iter().fold((f64::INFINITY, 0.0_f64), |(l, m), size| (l.min(*size), m.max(*size)));
         let mut evidence = vec![format!("by {} each", percent_range(least, most))];
         evidence.push(match comparison.canary_shift() {
+            None if comparison.paired => "rounds of a pair share the machine: it is not the machine's".to_owned(),
             None => "no canary was compared: code and machine cannot be told apart".to_owned(),
             Some(shift) if shift.is_shown() => format!(
                 "the canary is {}, which is taken out already: what remains is not the machine's",
@@ -126,7 +128,12 @@ fn line(name: &str, shift: Shift, runs: usize) -> String {
     if !shift.is_shown() {
         return format!("canary's {name}: no change shown ({} or less)", percent(far));
     }
-    format!("canary's {name}: {} than in {} ({})", compared(share), count(runs, "reference run"), percent_range(near, far))
+    format!(
+        "canary's {name}: {} than in {} ({})",
+        compared(share),
+        count(runs, "reference run"),
+        percent_range(near, far)
+    )
 }
 
 fn compared(share: f64) -> String {

@@ -61,7 +61,10 @@ pub(super) fn other_work(comparison: &Comparison<'_>) -> Option<Finding> {
     (!cells.is_empty()).then(|| Finding {
         kind: Kind::UnequalComparison,
         severity: Severity::High,
-        sentence: format!("{} did other work than in the reference: their speeds do not compare", count(cells.len(), "cell")),
+        sentence: format!(
+            "{} did other work than in the reference: their speeds do not compare",
+            count(cells.len(), "cell")
+        ),
         evidence,
         next_step: "find out what changed the work; if it is meant, accept a run of it as the reference".to_owned(),
         cells,
