@@ -255,8 +255,7 @@ impl<'data> Comparison<'data> {
             change.verdict = Verdict::NumbersWrong;
             change.reason = "other-work".to_owned();
             change.why.push_str(&format!("; but it did other work: {}", differences.join("; ")));
-        } else if let Some((here, there)) =
-            plan(cell).zip(there).filter(|(here, there)| here != there && !self.paired)
+        } else if let Some((here, there)) = plan(cell).zip(there).filter(|(here, there)| here != there && !self.paired)
         {
             change.verdict = Verdict::Undecided;
             change.reason = "algorithm-changed".to_owned();
