@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::figure::Summary;
 use stepwatch_record::run::Run;
+use stepwatch_record::trend::History;
 use stepwatch_reports::view::View;
 use stepwatch_verdict::compare::Comparison;
 use stepwatch_verdict::pairs::{self, Sides};
@@ -95,19 +96,30 @@ impl Judgement {
         Exit::from_code(self.conclusion.exit_code)
     }
 
+    /// The HTML report, with the nights before it where they were asked for.
+    ///
+    /// # Errors
+    /// When it cannot be made, which no input makes it do.
+    pub fn html(&self, history: Option<&History>) -> Result<String, CommandError> {
+        let view = match history {
+            Some(history) => self.view().with_history(history, &self.run, &self.conclusion),
+            None => self.view(),
+        };
+        stepwatch_reports::html::render(&view).map_err(unrendered)
+    }
+
     /// Stores figures, conclusion and report in the run's folder; says where the report is.
     ///
     /// # Errors
     /// When one cannot be written.
-    pub fn store(&self, folder: &Path) -> Result<PathBuf, CommandError> {
+    pub fn store(&self, folder: &Path, history: Option<&History>) -> Result<PathBuf, CommandError> {
         let stored = || -> Result<(), StoreError> {
             store::write_json(&folder.join(SUMMARY), &self.summary)?;
             store::write_json(&folder.join(CONCLUSION), &self.conclusion)
         };
         stored().map_err(unwritable)?;
         let report = folder.join(REPORT);
-        let html = stepwatch_reports::html::render(&self.view()).map_err(unrendered)?;
-        store::write_whole(&report, html.as_bytes()).map_err(unwritable)?;
+        store::write_whole(&report, self.html(history)?.as_bytes()).map_err(unwritable)?;
         Ok(report)
     }
 }

@@ -16,6 +16,7 @@ pub mod judgement;
 pub mod ledger;
 pub mod machine;
 pub mod measure;
+pub mod nights;
 pub mod other_side;
 pub mod peaks;
 pub mod progress;

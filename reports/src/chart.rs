@@ -1,7 +1,13 @@
 //! Charts as geometry: whole-pixel coordinates and texts that the templates put into SVG. Knows scales and positions; what
 //! is drawn was estimated elsewhere, and every chart has its numbers in a table beside it.
 
+pub mod energy;
+pub mod gain;
+pub mod ladder;
+pub mod plot;
+pub mod roofline;
 pub mod strip;
+pub mod track;
 pub mod trend;
 pub mod waterfall;
 

@@ -6,11 +6,13 @@ use stepwatch_record::cell::{Cell, CellId, Parameters, Scalar};
 use stepwatch_record::comparison::{Change, ClaimVerdict, Conclusion, JudgedClaim, JudgedPair, Reference, Verdict};
 use stepwatch_record::figure::{CellFigures, Estimate, Figure, Summary};
 use stepwatch_record::finding::{Finding, Kind, Severity};
+use stepwatch_record::gain::Gain;
 use stepwatch_record::machine::{Build, Gpu, Library, Machine};
-use stepwatch_record::message::Ready;
+use stepwatch_record::message::{Canary, Ready};
 use stepwatch_record::plan::{CastCount, CheckedOp, Plan, PlanFile, SkippedPass, Twin, Verification};
+use stepwatch_record::profile::{OpClass, Profile};
 use stepwatch_record::run::{Asked, Better, End, Metric, Policy, Round, RoundRecord, Run, RunManifest, Sample};
-use stepwatch_record::trend::{ChangePoint, Trend, TrendPoint};
+use stepwatch_record::trend::{ChangePoint, History, Night, Shape, Shift, Trend, Value};
 use stepwatch_record::version::CURRENT;
 use stepwatch_record::waiver::{Annotation, JudgedWaiver, Waiver, WaiverState};
 use stepwatch_record::waterfall::{Waterfall, WaterfallStep};
@@ -178,12 +180,76 @@ pub fn sized(cells: usize, rounds: u32, samples: u32) -> Inputs {
     made.done()
 }
 
+/// The nights before a run, one a day: a tenth of the cells step down at a third of them, the next tenth drifts, one night is
+/// bad for a few, two are missing.
+#[must_use]
+pub fn nights((run, summary, _): &Inputs, nights: usize) -> History {
+    let mut noise = Noise(7);
+    let night = |index: usize| {
+        // 2025-11-24 and so many days later, months of 28 days being enough here.
+        let (month, day) = (index / 28, index % 28 + 1);
+        let (year, month) = (2025 + (10 + month) / 12, (10 + month) % 12 + 1);
+        let commit = format!("{:07x}", 0x1a2_b3c4 + index / 5 * 77_777);
+        let facts = [("commit", commit), ("driver", if index < nights / 3 { "575.57" } else { "580.95" }.to_owned())];
+        Night {
+            run: format!("{year}{month:02}{day:02}T030000Z-{:04x}", index * 37 % 65_536),
+            started: format!("{year}-{month:02}-{day:02}T03:00:00Z"),
+            facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    };
+    let mut history = History { searched: nights >= 8, nights: (0..nights).map(night).collect(), ..History::default() };
+    let step = nights / 3;
+    for (index, cell) in summary.cells.iter().enumerate() {
+        let Some(figure) = cell.figure("tokens_per_second") else { continue };
+        let (steps, drifts) = (index % 10 == 1, index % 10 == 4);
+        let value = |night: usize| {
+            let lasting = if steps && night < step { 1.04 } else { 1.0 };
+            let drift = if drifts { 1.03 - 0.03 * night as f64 / nights as f64 } else { 1.0 };
+            let bad = if index % 10 == 7 && night == nights / 2 { 0.9 } else { 1.0 };
+            let point = figure.estimate.point * lasting * drift * bad * (1.0 + 0.002 * noise.next());
+            let value = Value { point, low: point * 0.9975, high: point * 1.0025 };
+            (night % 97 != 40).then_some(value)
+        };
+        let values = (0..nights).map(value).collect();
+        let change = |shape, effect| {
+            let (earliest, latest) = if shape == Shape::Step { (step, step) } else { (nights / 8, nights - 1) };
+            ChangePoint { night: step, earliest, latest, shape, effect, shared: false }
+        };
+        let mut changes = Vec::new();
+        if nights >= 8 && steps {
+            changes.push(change(Shape::Step, -0.038));
+        }
+        if nights >= 8 && drifts {
+            changes.push(change(Shape::Drift, -0.029));
+        }
+        let outliers = if index % 10 == 7 { vec![nights / 2] } else { Vec::new() };
+        let metric = "tokens_per_second".to_owned();
+        history.trends.push(Trend { cell: cell.cell.id.clone(), metric, values, changes, outliers });
+    }
+    let metric = "tokens_per_second".to_owned();
+    let cells = run.manifest.cells.iter().take(3).map(|cell| cell.id.clone()).collect();
+    history.shifts = vec![Shift { metric, night: step, cells, effect: -0.038 }];
+    let day = |night: usize| history.nights[night].started[..10].to_owned();
+    history.annotations = vec![Annotation { date: day(step), text: "driver 580.95".into(), cells: Vec::new() }];
+    history
+}
+
+/// A fixed sequence of numbers, −1 to 1.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f64 / f64::from(1_u32 << 23) - 1.0
+    }
+}
+
 /// Builds a run cell by cell.
 struct Maker {
     run: Run,
     figures: Vec<CellFigures>,
     conclusion: Conclusion,
-    noise: u64,
+    noise: Noise,
 }
 
 fn metrics() -> Vec<Metric> {
@@ -244,13 +310,7 @@ impl Maker {
             profiles: Vec::new(),
             damage: Vec::new(),
         };
-        Self { run, figures: Vec::new(), conclusion: conclusion(), noise: 1 }
-    }
-
-    /// The next number of a fixed sequence, −1 to 1.
-    fn noise(&mut self) -> f64 {
-        self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.noise >> 40) as f64 / f64::from(1_u32 << 23) - 1.0
+        Self { run, figures: Vec::new(), conclusion: conclusion(), noise: Noise(1) }
     }
 
     fn cell(&mut self, parameters: &[(&str, &str)], tokens_per_second: f64) {
@@ -259,16 +319,19 @@ impl Maker {
         let readable: Vec<&str> = parameters.iter().map(|(_, value)| *value).collect();
         let id = CellId::new(&readable, &all);
         all.insert("batch_size".into(), Scalar::Integer(16));
+        all.insert("dim".into(), Scalar::Integer(1024));
         all.insert("seq_len".into(), Scalar::Integer(2048));
         let cell = Cell { id: id.clone(), workload: "builtin".into(), parameters: all, axes };
         self.plan(&id, parameters);
         let step = TOKENS / tokens_per_second;
+        self.run.profiles.push(profile(&id, parameters, step));
         let rounds = self.run.manifest.rounds;
-        let factors: Vec<f64> = (0..rounds).map(|_| 1.0 + 0.004 * self.noise()).collect();
+        let factors: Vec<f64> = (0..rounds).map(|_| 1.0 + 0.004 * self.noise.next()).collect();
         for (round, factor) in (0..rounds).zip(&factors) {
             self.round(&id, round, step / factor);
         }
-        let device = step * 1.02e-6 * 4e5;
+        // Joules a token: 690 W for as long as a token takes, a little less where the step is short.
+        let device = 690.0 / tokens_per_second * (0.9 + step / 5.0).min(1.0);
         let figures = [
             tokens_per_second,
             tokens_per_second,
@@ -378,7 +441,10 @@ impl Maker {
         let warmup = 6;
         let samples = (0..warmup + u64::from(self.run.manifest.samples)).map(|index| {
             let warming = if index < warmup { 1.0 + 0.4 / (index + 1) as f64 } else { 1.0 };
-            let seconds = step * warming * (1.0 + 0.006 * self.noise());
+            let seconds = step * warming * (1.0 + 0.006 * self.noise.next());
+            // As a board at its cap does: the clock gives way while it warms up.
+            let warm = 1.0 - 1.0 / (1.0 + index as f64 / 8.0);
+            let clock = 1.98e9 - 0.2e9 * warm + 0.015e9 * self.noise.next().round();
             Sample {
                 step: index,
                 measured: index >= warmup,
@@ -386,10 +452,10 @@ impl Maker {
                 gpu_ns: (seconds * 1e9) as u64,
                 cycles: 0,
                 loss: 10.98 - 0.01 * index as f64,
-                sm_clock_hz: 1.755e9,
-                power_w: 688.0,
-                temperature_c: 61.0,
-                throttle: 0,
+                sm_clock_hz: clock,
+                power_w: (560.0 + 136.0 * warm + 4.0 * self.noise.next()).round(),
+                temperature_c: (48.0 + 14.0 * warm + f64::from(round)).round(),
+                throttle: if warm > 0.7 { 4 } else { 0 },
             }
         });
         let samples: Vec<Sample> = samples.collect();
@@ -409,7 +475,13 @@ impl Maker {
             ready: None,
             finished: None,
             metrics: std::collections::BTreeMap::new(),
-            canaries: Vec::new(),
+            canaries: vec![Canary {
+                flops_per_second: 7.03e14 * (1.0 + 0.002 * self.noise.next()),
+                flops_spread: 0.001,
+                bytes_per_second: 2.91e12,
+                bytes_spread: 0.001,
+                sm_clock_hz: Some(1.71e9),
+            }],
             gpu: None,
             output_tail: Vec::new(),
         };
@@ -507,30 +579,40 @@ impl Maker {
             }],
         }];
         self.conclusion.findings = findings(&bf16, &fp8);
-        let step = |class: &str, from, to| WaterfallStep { class: class.into(), from_seconds: from, to_seconds: to };
-        self.conclusion.waterfalls = vec![Waterfall {
-            from: bf16.clone(),
-            to: fp8.clone(),
-            steps: vec![
-                step("gemm", 0.121, 0.078),
-                step("quantise", 0.0, 0.019),
-                step("attention", 0.041, 0.041),
-                step("scale", 0.0, 0.0031),
-                step("loss", 0.029, 0.0285),
-                step("optimiser", 0.024, 0.0242),
-            ],
-        }];
-        let day = |index: usize| TrendPoint {
-            run: format!("r{index}"),
-            started: format!("2026-11-{:02}T03:00:00Z", index + 1),
-            value: (index != 9).then_some(if index < 14 { 198_200.0 } else { 193_700.0 } + 400.0 * (index % 3) as f64),
+        self.conclusion.waterfalls = vec![self.waterfall(&bf16, &fp8)];
+        self.conclusion.gains = [512_u64, 1024, 2048]
+            .into_iter()
+            .map(|width| Gain {
+                of: fp8.clone(),
+                over: bf16.clone(),
+                width: Some(width),
+                ratio: 0.9 + width as f64 / 4096.0,
+                low: 0.89 + width as f64 / 4096.0,
+                high: 0.91 + width as f64 / 4096.0,
+                confidence: 0.9993,
+                product_share: Some(0.51),
+                bound: Some(1.342),
+            })
+            .collect();
+    }
+
+    /// The difference of two profiles, class by class.
+    fn waterfall(&self, from: &CellId, to: &CellId) -> Waterfall {
+        let classes = |cell: &CellId| -> Vec<(String, f64)> {
+            let profile = self.run.profiles.iter().find(|profile| profile.cell == *cell);
+            profile.map_or_else(Vec::new, |p| p.ops.iter().map(|op| (op.class.clone(), op.gpu_ns * 1e-9)).collect())
         };
-        self.conclusion.trends = vec![Trend {
-            cell: ids[ids.len().min(12) - 1].clone(),
-            metric: "tokens_per_second".into(),
-            points: (0..22).map(day).collect(),
-            changes: vec![ChangePoint { run: "r14".into(), effect: -0.0227 }],
-        }];
+        let (a, b) = (classes(from), classes(to));
+        let mut names: Vec<&String> = a.iter().chain(&b).map(|(class, _)| class).collect();
+        names.sort_unstable();
+        names.dedup();
+        let of = |all: &[(String, f64)], name: &str| all.iter().find(|(class, _)| class == name).map_or(0.0, |c| c.1);
+        let step = |class: &&String| WaterfallStep {
+            class: (*class).clone(),
+            from_seconds: of(&a, class),
+            to_seconds: of(&b, class),
+        };
+        Waterfall { from: from.clone(), to: to.clone(), steps: names.iter().map(step).collect() }
     }
 
     fn done(self) -> Inputs {
@@ -547,6 +629,58 @@ impl Maker {
         };
         (self.run, summary, self.conclusion)
     }
+}
+
+/// Where a step of so many seconds goes: the classes of a GPU's profile in about the shares that they have there.
+fn profile(id: &CellId, parameters: &[(&str, &str)], step: f64) -> Profile {
+    let value = |name: &str| parameters.iter().find(|(n, _)| *n == name).map_or("", |(_, value)| *value);
+    let (fp8, fused) =
+        (value("precision").starts_with("fp8"), value("compile").contains("fus") || value("compile") == "full");
+    let weights: [(&str, f64, f64, f64); 10] = [
+        ("gemm forward", if fp8 { 9.0 } else { 16.0 }, 2.1e13, 3.2e10),
+        ("gemm input gradient", if fp8 { 10.0 } else { 17.0 }, 2.1e13, 3.4e10),
+        ("gemm weight gradient", if fp8 { 11.0 } else { 18.0 }, 2.1e13, 3.6e10),
+        ("gemm head", 9.0, 1.0e13, 1.2e10),
+        ("attention", 11.0, 8.9e12, 1.9e10),
+        (
+            "quantise",
+            if !fp8 {
+                0.0
+            } else if fused {
+                3.0
+            } else {
+                45.0
+            },
+            0.0,
+            4.4e10,
+        ),
+        (
+            "scale",
+            if !fp8 {
+                0.0
+            } else if fused {
+                0.4
+            } else {
+                30.0
+            },
+            0.0,
+            2.2e10,
+        ),
+        ("norm", if fused { 3.0 } else { 9.0 }, 3.1e10, 2.8e10),
+        ("elementwise", if fused { 4.0 } else { 14.0 }, 6.0e10, 6.9e10),
+        ("optimiser", 4.0, 5.4e9, 1.1e10),
+    ];
+    let all: f64 = weights.iter().map(|(_, weight, ..)| weight).sum();
+    let op = |(class, weight, flops, bytes): (&str, f64, f64, f64)| OpClass {
+        class: class.into(),
+        label: class.into(),
+        phase: "forward".into(),
+        count: 24,
+        gpu_ns: weight / all * step * 0.985e9,
+        flops,
+        bytes,
+    };
+    Profile { cell: id.clone(), ops: weights.into_iter().filter(|(_, weight, ..)| *weight > 0.0).map(op).collect() }
 }
 
 fn machine() -> Machine {
@@ -647,7 +781,7 @@ fn conclusion() -> Conclusion {
             "Family-wise: at most 1 % chance of any false red in the whole run.".into(),
         ],
         waterfalls: Vec::new(),
-        trends: Vec::new(),
+        gains: Vec::new(),
         waivers: Vec::new(),
         annotations: Vec::new(),
     }

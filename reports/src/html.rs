@@ -13,13 +13,17 @@ use crate::view::matrix::Slot;
 use crate::{ReportError, json};
 
 /// Every template by name. All end in `.html`, which turns escaping on.
-const TEMPLATES: [(&str, &str); 9] = [
+const TEMPLATES: [(&str, &str); 13] = [
     ("page.html", include_str!("../templates/page.html")),
     ("verdict.html", include_str!("../templates/verdict.html")),
     ("matrix.html", include_str!("../templates/matrix.html")),
     ("changes.html", include_str!("../templates/changes.html")),
     ("why.html", include_str!("../templates/why.html")),
     ("charts.html", include_str!("../templates/charts.html")),
+    ("work.html", include_str!("../templates/work.html")),
+    ("plot.html", include_str!("../templates/plot.html")),
+    ("trends.html", include_str!("../templates/trends.html")),
+    ("trend.html", include_str!("../templates/trend.html")),
     ("cells.html", include_str!("../templates/cells.html")),
     ("cell.html", include_str!("../templates/cell.html")),
     ("provenance.html", include_str!("../templates/provenance.html")),
@@ -36,7 +40,7 @@ pub fn render(view: &View) -> Result<String, ReportError> {
     context.insert("style", include_str!("../templates/style.css"));
     context.insert("script", include_str!("../templates/script.js"));
     context.insert("pivot_data", &embedded(&Pivot::new(view))?);
-    context.insert("report_data", &embedded(&shortened(json::value(view)))?);
+    context.insert("report_data", &embedded(&packed(shortened(json::value(view))))?);
     Ok(tera.render("page.html", &context)?)
 }
 
@@ -49,14 +53,60 @@ fn embedded(value: &impl Serialize) -> Result<String, ReportError> {
 /// `export` writes.
 fn shortened(value: Value) -> Value {
     match value {
-        Value::Number(number) if number.is_f64() => {
-            let short = number.as_f64().and_then(|value| format!("{value:.5e}").parse::<f64>().ok());
-            short.map_or(Value::Null, Value::from)
-        }
+        Value::Number(number) if number.is_f64() => number.as_f64().map_or(Value::Null, |value| rounded(value, 6)),
         Value::Array(items) => items.into_iter().map(shortened).collect(),
         Value::Object(map) => Value::Object(map.into_iter().map(|(key, value)| (key, shortened(value))).collect()),
         other => other,
     }
+}
+
+/// A number to so many significant digits, a whole one without the `.0` of a float.
+fn rounded(number: f64, digits: usize) -> Value {
+    let Ok(short) = format!("{number:.*e}", digits - 1).parse::<f64>() else { return Value::Null };
+    // Below 2^53 a whole float is that integer exactly.
+    if short.fract() == 0.0 && short.abs() < 9e15 { Value::from(short as i64) } else { Value::from(short) }
+}
+
+/// The same value without the keys that figures and op classes repeat: the page's script puts them back when the data is
+/// saved. Of the nights there are the estimates alone: the charts show their intervals, and a year of a large sweep must open at
+/// once.
+fn packed(mut value: Value) -> Value {
+    const LISTS: [&str; 2] = ["figures", "ops"];
+    for cell in value.get_mut("cells").and_then(Value::as_array_mut).into_iter().flatten() {
+        for name in LISTS {
+            let Value::Array(items) = cell[name].take() else { continue };
+            let row = |item| match item {
+                Value::Object(map) => Value::Array(map.into_iter().map(|(_, value)| value).collect()),
+                other => other,
+            };
+            cell[name] = items.into_iter().map(row).collect();
+        }
+    }
+    let trends = value.pointer_mut("/history/trends").and_then(Value::as_array_mut);
+    for trend in trends.into_iter().flatten() {
+        let values = trend["values"].take();
+        trend["values"] = differences(values.as_array().map_or(&[], Vec::as_slice));
+    }
+    value
+}
+
+/// The estimates of nights in five digits, as the power of ten that they are whole numbers of and each one's difference to the one
+/// before: `[0, 50438, 12, null, -7]` is 50438, 50450, none, 50443.
+fn differences(nights: &[Value]) -> Value {
+    let points: Vec<Option<f64>> = nights.iter().map(|night| night.get(0).and_then(Value::as_f64)).collect();
+    let largest = points.iter().flatten().fold(0.0_f64, |largest, point| largest.max(point.abs()));
+    let power = if largest > 0.0 { largest.log10().floor() as i32 - 4 } else { 0 };
+    let mut before = 0;
+    let difference = |point: Option<f64>| {
+        point.map_or(Value::Null, |point| {
+            let whole = (point / 10_f64.powi(power)).round() as i64;
+            let difference = whole - before;
+            before = whole;
+            Value::from(difference)
+        })
+    };
+    let differences: Vec<Value> = points.into_iter().map(difference).collect();
+    std::iter::once(Value::from(power)).chain(differences).collect()
 }
 
 /// What the page's script lays the matrix out from: texts that were made here, in short keys.
@@ -136,6 +186,28 @@ mod tests {
         render(&View::new(run, summary, conclusion)).unwrap()
     }
 
+    fn with_nights(inputs: &example::Inputs, nights: usize) -> String {
+        let (run, summary, conclusion) = inputs;
+        let history = example::nights(inputs, nights);
+        render(&View::new(run, summary, conclusion).with_history(&history, run, conclusion)).unwrap()
+    }
+
+    #[test]
+    fn nights_show_their_changes_and_a_year_of_a_large_sweep_keeps_to_its_size() {
+        let page = with_nights(&example::study(), 60);
+        for text in [
+            "60 nights, 12 trends: 3 with a lasting change for the worse, 0 for the better, 1 with bad nights only, 8 steady",
+            "▼ −3.80 %",
+            "driver: 575.57 → 580.95",
+            "class=ol",
+        ] {
+            assert!(page.contains(text), "{text} is not in the page");
+        }
+        assert!(with_nights(&example::study(), 3).contains("too few to search"));
+        let bytes = with_nights(&example::sized(300, 5, 30), 365).len();
+        assert!(bytes < 5_000_000, "300 cells of 365 nights take {bytes} bytes");
+    }
+
     #[test]
     fn the_study_shows_every_section() {
         let page = page(&example::study());
@@ -144,13 +216,15 @@ mod tests {
             write("study", &page);
             write("cpu", &self::page(&example::first_on_cpu()));
             write("hostile", &self::page(&example::hostile()));
-            write("sized", &self::page(&example::sized(300, 5, 30)));
+            let large = example::sized(300, 5, 30);
+            write("sized", &self::page(&large));
+            write("year", &with_nights(&large, 365));
+            write("nights", &with_nights(&example::study(), 60));
         }
         for text in [
             "1 of 14 cells regressed, by code",
             "−2.30 % <i class=\"vh\">regressed</i>",
             "id=\"waterfalls\"",
-            "id=\"trends\"",
             "out-of-memory",
         ] {
             assert!(page.contains(text), "{text} is not in the page");
@@ -195,7 +269,7 @@ mod tests {
         let bytes = page(&example::sized(20, 5, 30)).len();
         assert!(bytes < 400_000, "20 cells take {bytes} bytes");
         let bytes = page(&example::sized(300, 5, 30)).len();
-        assert!(bytes < 3_000_000, "300 cells take {bytes} bytes");
+        assert!(bytes < 3_500_000, "300 cells take {bytes} bytes");
     }
 
     #[test]

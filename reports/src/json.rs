@@ -13,7 +13,8 @@
 //! | `reference` | `sentence`, `runs[]`, `differences[]`, `accept` (a command, empty if there is a reference) |
 //! | `next_steps[]` | `text`, `command` (may be empty) |
 //! | `metrics[]` | `name`, `unit`, `better` (words), `gated` |
-//! | `cells[]` | `id`, `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `command` |
+//! | `cells[]` | `id`, `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `ops[]`, `command` |
+//! | `cells[].ops[]` | of a profiled cell, a step each: `class`, `count`, `seconds`, `flops`, `bytes` |
 //! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples` |
 //! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |
 //! | `claims[]` | `text`, `metric`, `asserts`, `gate`, `verdict`, `pairs[]` of `of`, `over`, `verdict`, `ratio`, `low`, `high`, `why` |
@@ -21,7 +22,9 @@
 //! | `waivers[]` | `cell` (as written), `cells[]`, `metric`, `limit`, `owner`, `expires`, `reason`, `state` (`waives`, `exceeded`, `expired`, `unused`), `sentence` |
 //! | `annotations[]` | `date`, `text`, `cells[]` (empty: all) |
 //! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds` |
-//! | `trends[]` | `cell`, `metric`, `runs`, `newest`, `changes[]` of `run`, `effect` |
+//! | `gains[]` | FP8 over its BF16 twin: `of`, `over`, `width` (or `null`), `ratio`, `low`, `high`, `confidence`, `product_share`, `bound` (or `null`) |
+//! | `history` | with `--history`, else `null`: `sentence`, `nights[]` (pairs of run and day), `shifts[]` of `metric`, `run`, `effect`, `cells[]`, `differs[]`; `notes[]` of `date`, `text`; `trends[]` |
+//! | `history.trends[]` | `cell`, `metric`, `newest`, `values[]` (a night each: `null` or estimate, low, high; saved from the page the estimate alone), `changes[]` of `run`, `between[]`, `shape` (`step`, `drift`), `word` (`worse`, `better`), `effect`, `shared`, `differs[]`; `outliers[]` (runs), `waivers[]` |
 //! | `provenance` | `machines[]` (facts, libraries), `build`, `settings` (name → text), `notes[]`, `damage[]`, `method[]`, `command` |
 //!
 //! A number that is not finite is `null`.
@@ -29,12 +32,15 @@
 use serde_json::{Map, Value, json};
 
 use crate::ReportError;
-use crate::chart::trend::TrendView;
+use crate::chart::gain::GainView;
+use crate::chart::roofline::ClassView;
+use crate::chart::trend::{TrendChange, TrendView};
 use crate::chart::waterfall::WaterfallView;
 use crate::clean;
 use crate::view::View;
 use crate::view::cell::{CellView, Fact};
 use crate::view::change::{ChangeView, ClaimView, FindingView, Link};
+use crate::view::history::{HistoryView, ShiftView};
 use crate::view::known::{AnnotationView, WaiverView};
 
 /// The report as indented JSON; the schema is in this module's documentation.
@@ -77,7 +83,8 @@ pub(crate) fn value(view: &View) -> Value {
         "waivers": each(view.waivers.iter().map(waiver).collect()),
         "annotations": each(view.annotations.iter().map(annotation).collect()),
         "waterfalls": each(view.waterfalls.iter().map(waterfall).collect()),
-        "trends": each(view.trends.iter().map(trend).collect()),
+        "gains": each(view.gain.iter().flat_map(|chart| &chart.pairs).map(gain).collect()),
+        "history": view.history.as_ref().map(history),
         "provenance": provenance(view),
     })
 }
@@ -115,7 +122,28 @@ fn cell(view: &View, cell: &CellView) -> Value {
         "passes": plan.map_or(&[][..], |plan| &plan.passes),
         "passes_skipped": plan.map_or_else(|| facts(&[]), |plan| facts(&plan.skipped)),
         "numbers_ok": cell.verification.as_ref().map(|verification| verification.ok),
+        "ops": cell.ops.iter().map(op).collect::<Vec<_>>(),
         "command": cell.command,
+    })
+}
+
+fn op(class: &ClassView) -> Value {
+    let [seconds, flops, bytes] = class.raw;
+    json!({"class": class.class, "count": class.count, "seconds": seconds, "flops": flops, "bytes": bytes})
+}
+
+fn gain(pair: &GainView) -> Value {
+    let raw = &pair.raw;
+    json!({
+        "of": pair.of.cell,
+        "over": pair.over.cell,
+        "width": raw.width,
+        "ratio": raw.ratio,
+        "low": raw.low,
+        "high": raw.high,
+        "confidence": raw.confidence,
+        "product_share": raw.product_share,
+        "bound": raw.bound,
     })
 }
 
@@ -204,14 +232,45 @@ fn waterfall(waterfall: &WaterfallView) -> Value {
     })
 }
 
+fn history(history: &HistoryView) -> Value {
+    let shift = |shift: &ShiftView| {
+        json!({
+            "metric": shift.metric,
+            "run": shift.run,
+            "effect": shift.relative,
+            "cells": ids(&shift.cells),
+            "differs": shift.differs,
+        })
+    };
+    json!({
+        "sentence": history.sentence,
+        "nights": history.nights,
+        "shifts": history.shifts.iter().map(shift).collect::<Vec<_>>(),
+        "notes": history.notes.iter().map(|note| json!({"date": note.date, "text": note.text})).collect::<Vec<_>>(),
+        "trends": history.changed.iter().chain(&history.steady).map(trend).collect::<Vec<_>>(),
+    })
+}
+
 fn trend(trend: &TrendView) -> Value {
-    let changes = trend.changes.iter().map(|change| json!({"run": change.run, "effect": change.relative}));
+    let change = |change: &TrendChange| {
+        json!({
+            "run": change.run,
+            "between": change.between,
+            "shape": change.shape,
+            "word": change.word,
+            "effect": change.relative,
+            "shared": change.shared,
+            "differs": change.differs,
+        })
+    };
     json!({
         "cell": trend.cell.cell,
         "metric": trend.metric,
-        "runs": trend.runs,
         "newest": trend.newest,
-        "changes": changes.collect::<Vec<_>>(),
+        "values": trend.values.iter().map(|v| v.map(|v| [v.point, v.low, v.high])).collect::<Vec<_>>(),
+        "changes": trend.changes.iter().map(change).collect::<Vec<_>>(),
+        "outliers": trend.outliers.iter().map(|outlier| outlier.run.as_str()).collect::<Vec<_>>(),
+        "waivers": trend.waivers,
     })
 }
 

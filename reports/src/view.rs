@@ -2,9 +2,11 @@
 //! numbers. Everything that somebody else wrote passes through [`crate::clean`] here; nothing is computed but scales,
 //! positions, orders and counts.
 
+pub(crate) mod ceilings;
 pub mod cell;
 pub mod change;
 pub mod column;
+pub mod history;
 pub mod known;
 pub mod mark;
 pub mod matrix;
@@ -16,14 +18,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::figure::Summary;
+use stepwatch_record::trend::History;
 use stepwatch_record::{CellId, Run};
 
-use crate::chart::trend::{TrendView, trend};
+use crate::chart::energy::{Energy, energy};
+use crate::chart::gain::{GainChart, gain};
+use crate::chart::ladder::{Ladder, ladders};
+use crate::chart::roofline::{Roofline, roofline};
 use crate::chart::waterfall::{WaterfallView, waterfall};
 use crate::{clean, format};
 use cell::{CellView, Parts, cell_view};
 use change::{ChangeView, ClaimView, FindingView, Link};
 use column::Column;
+use history::HistoryView;
 use known::{AnnotationView, WaiverView};
 use matrix::{Axis, Matrix, Slot};
 pub use provenance::{Ledger, MachineView, Provenance};
@@ -76,8 +83,16 @@ pub struct View {
     pub annotations: Vec<AnnotationView>,
     /// Waterfalls between pairs of cells.
     pub waterfalls: Vec<WaterfallView>,
-    /// Trends over earlier runs.
-    pub trends: Vec<TrendView>,
+    /// What each pass brings, where cells differ in `compile` alone.
+    pub ladders: Vec<Ladder>,
+    /// The op classes of profiled cells under the measured ceilings, those of the first waterfall before others.
+    pub rooflines: Vec<Roofline>,
+    /// What FP8 gains over BF16 by width.
+    pub gain: Option<GainChart>,
+    /// Joules a token against tokens a second.
+    pub energy: Option<Energy>,
+    /// The nights before, where they were asked for.
+    pub history: Option<HistoryView>,
     /// The cells, in the order of the scenario.
     pub cells: Vec<CellView>,
     /// Machine, build, libraries, settings, ledger, notes and method.
@@ -126,7 +141,11 @@ impl View {
             waivers: known::waivers(&conclusion.waivers),
             annotations: known::annotations(&conclusion.annotations, &links),
             waterfalls: conclusion.waterfalls.iter().map(|w| waterfall(w, &links)).collect(),
-            trends: conclusion.trends.iter().filter_map(|t| trend(t, &columns, &links)).collect(),
+            ladders: ladders(&cells, &columns),
+            rooflines: rooflines(run, conclusion, &links),
+            gain: gain(run, &conclusion.gains, &cells, &links),
+            energy: energy(run, &cells, &columns),
+            history: None,
             provenance: provenance::provenance(run, conclusion, &cells),
             columns,
             axes,
@@ -135,6 +154,13 @@ impl View {
             findings,
             cells,
         }
+    }
+
+    /// The same with the nights before it; `run` and `conclusion` are those that the view was made from.
+    #[must_use]
+    pub fn with_history(mut self, history: &History, run: &Run, conclusion: &Conclusion) -> Self {
+        self.history = Some(history::history(history, conclusion, &self.columns, &Links::new(run)));
+        self
     }
 }
 
@@ -169,6 +195,23 @@ impl Links {
     }
 }
 
+/// A page shows so many rooflines; every cell has the numbers behind its own in a table.
+const MOST_ROOFLINES: usize = 12;
+
+/// Rooflines of the cells that waterfalls lead from and to, then of the others.
+fn rooflines(run: &Run, conclusion: &Conclusion, links: &Links) -> Vec<Roofline> {
+    let mut order: Vec<&CellId> = conclusion.waterfalls.iter().flat_map(|w| [&w.from, &w.to]).collect();
+    order.extend(run.profiles.iter().map(|profile| &profile.cell));
+    let mut seen = BTreeSet::new();
+    order.retain(|cell| seen.insert(*cell));
+    let ceilings = ceilings::ceilings(run);
+    let of_cell = |cell: &CellId| {
+        let profile = run.profiles.iter().rfind(|profile| profile.cell == *cell)?;
+        roofline(cell, profile, &ceilings, links)
+    };
+    order.into_iter().filter_map(of_cell).take(MOST_ROOFLINES).collect()
+}
+
 fn cells(run: &Run, summary: &Summary, changes: &[ChangeView], columns: &[Column], links: &Links) -> Vec<CellView> {
     let mut changes_of: BTreeMap<&CellId, Vec<ChangeView>> = BTreeMap::new();
     for change in changes {
@@ -186,6 +229,7 @@ fn cells(run: &Run, summary: &Summary, changes: &[ChangeView], columns: &[Column
             cell,
             figures: summary.cell(&cell.id),
             plan: run.plans.iter().find(|plan| plan.cell == cell.id),
+            profile: run.profiles.iter().rfind(|profile| profile.cell == cell.id),
             prepared: run.prepared.iter().rfind(|record| record.cell == cell.id),
             rounds,
             changes: changes_of.remove(&cell.id).unwrap_or_default(),

@@ -189,12 +189,30 @@ filter.elements.open.onclick = function () {
   filter.elements.open.textContent = open ? 'Close all' : 'Open all';
 };
 
-/* The data as a file. */
+/* The data as a file: the keys that the page leaves out of its lists are put back. */
+function unpacked() {
+  var all = read('report-data');
+  var keys = { figures: ['metric', 'point', 'low', 'high', 'confidence', 'rounds', 'samples'], ops: ['class', 'count', 'seconds', 'flops', 'bytes'] };
+  all.cells.forEach(function (cell) {
+    Object.keys(keys).forEach(function (list) {
+      cell[list] = cell[list].map(function (row) {
+        var item = {};
+        keys[list].forEach(function (key, i) { item[key] = row[i]; });
+        return item;
+      });
+    });
+  });
+  if (all.history) all.history.trends.forEach(function (trend) {
+    var power = Math.pow(10, trend.values.shift()), level = 0;
+    trend.values = trend.values.map(function (step) { return step === null ? null : +((level += step) * power).toPrecision(12); });
+  });
+  return all;
+}
 var save = make('button', 'Download this report’s data (JSON)');
 save.type = 'button';
 save.onclick = function () {
   var link = make('a');
-  link.href = URL.createObjectURL(new Blob([$('report-data').textContent], { type: 'application/json' }));
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(unpacked(), null, 1)], { type: 'application/json' }));
   link.download = 'stepwatch-report.json';
   link.click();
 };

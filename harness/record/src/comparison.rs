@@ -201,9 +201,9 @@ pub struct Conclusion {
     /// Waterfalls between pairs of cells, where profiles exist.
     #[serde(default)]
     pub waterfalls: Vec<crate::waterfall::Waterfall>,
-    /// Trends over earlier runs, where history was given.
+    /// What each FP8 cell gains over its BF16 twin.
     #[serde(default)]
-    pub trends: Vec<crate::trend::Trend>,
+    pub gains: Vec<crate::gain::Gain>,
     /// Every waiver with what it did.
     #[serde(default)]
     pub waivers: Vec<JudgedWaiver>,

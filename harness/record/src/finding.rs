@@ -46,6 +46,10 @@ pub enum Kind {
     NotApplied,
     /// Rounds differ among themselves more than they should.
     Noisy,
+    /// What each pass of the compile ladder brings.
+    WhatPassesBring,
+    /// Which of the cells that do the same work does it fastest.
+    Fastest,
 }
 
 /// How much it matters to the reader.

@@ -8,6 +8,7 @@ pub mod cell;
 pub mod comparison;
 pub mod figure;
 pub mod finding;
+pub mod gain;
 pub mod line;
 pub mod machine;
 pub mod message;

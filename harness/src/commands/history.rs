@@ -1,24 +1,22 @@
 //! `stepwatch history`: where the figures of a scenario changed over its stored runs. Reads summaries only; the verdict
 //! crate finds the changes.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use stepwatch_record::figure::Summary;
-use stepwatch_record::run::End;
-use stepwatch_verdict::history::{FEWEST_NIGHTS, Shape, common_shifts, history};
+use stepwatch_record::trend::{self, Trend};
+use stepwatch_verdict::history::{FEWEST_NIGHTS, trends};
 
 use super::{CommandError, emit, one_line, say};
 use crate::exit::Exit;
-use crate::store::{self, SUMMARY};
+use crate::nights::{self, StoredNight};
+use crate::store::SUMMARY;
 
 /// Says where the figures of a scenario changed over its stored runs.
 #[derive(Debug, clap::Args)]
 pub struct History {
-    /// The folder whose subfolders are the runs of one scenario, such as `runs/nightly`.
+    /// The folder that holds the runs of one scenario, such as `runs/nightly`.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The metric.
@@ -59,18 +57,19 @@ struct Event {
 /// # Errors
 /// When the folder holds no summary that can be read, of one scenario, with this metric.
 pub fn run(args: &History) -> Result<Exit, CommandError> {
-    let summaries = summaries(&args.folder)?;
-    let series = series(&summaries, &args.metric);
-    if series.is_empty() {
+    let metrics = [args.metric.clone()];
+    let nights = of_one_scenario(&args.folder, &metrics)?;
+    let found = search(&nights, &metrics);
+    if found.trends.is_empty() {
         return Err(CommandError::usage(format!(
             "no run in {} has a figure of `{}`: name another with --metric",
             args.folder.display(),
             args.metric
         )));
     }
-    let events = events(&summaries, &series);
+    let events = events(&found);
     emit(&match args.format {
-        Format::Text => text(&events, summaries.len(), &args.metric),
+        Format::Text => text(&events, nights.len(), &args.metric),
         Format::Json => {
             let json = serde_json::to_string_pretty(&events);
             json.map_err(|error| CommandError::new(Exit::Bug, format!("history as JSON: {error}")))? + "\n"
@@ -79,29 +78,16 @@ pub fn run(args: &History) -> Result<Exit, CommandError> {
     Ok(Exit::Good)
 }
 
-/// The summaries under a folder, oldest first. One that cannot be read is a gap, and is named.
-fn summaries(folder: &Path) -> Result<Vec<Summary>, CommandError> {
-    let entries = fs::read_dir(folder)
-        .map_err(|error| CommandError::usage(format!("{} cannot be read: {error}", folder.display())))?;
-    let mut found = Vec::new();
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path().join(SUMMARY))).filter(|path| path.is_file()) {
-        let read = fs::read_to_string(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
-        let parsed = |text: String| {
-            store::parse_versioned::<Summary>(&text, &path).map_err(|error: store::StoreError| error.to_string())
-        };
-        match read.and_then(parsed) {
-            Ok(summary) => found.push(summary),
-            Err(why) => say(format_args!("warning: {why}: left out")),
-        }
-    }
-    found.sort_by(|a, b| (&a.started, &a.run).cmp(&(&b.started, &b.run)));
-    let Some(newest) = found.last() else {
+/// The runs under a folder, oldest first.
+fn of_one_scenario(folder: &Path, metrics: &[String]) -> Result<Vec<StoredNight>, CommandError> {
+    let nights = nights::read(folder, metrics)?;
+    let Some(newest) = nights.last() else {
         return Err(CommandError::usage(format!(
             "{} holds no run with a {SUMMARY} that can be read: name the folder of one scenario, such as runs/nightly",
             folder.display()
         )));
     };
-    if let Some(other) = found.iter().find(|summary| summary.scenario != newest.scenario) {
+    if let Some(other) = nights.iter().find(|night| night.scenario != newest.scenario) {
         return Err(CommandError::usage(format!(
             "{} holds runs of {} and of {}: name the folder of one scenario",
             folder.display(),
@@ -109,29 +95,24 @@ fn summaries(folder: &Path) -> Result<Vec<Summary>, CommandError> {
             other.scenario
         )));
     }
-    if found.len() < FEWEST_NIGHTS {
-        say(format_args!("note: {} of the {FEWEST_NIGHTS} runs that a search needs: nothing is searched", found.len()));
+    if nights.len() < FEWEST_NIGHTS {
+        say(format_args!(
+            "note: {} of the {FEWEST_NIGHTS} runs that a search needs: nothing is searched",
+            nights.len()
+        ));
     }
-    Ok(found)
+    Ok(nights)
 }
 
-/// One value per run for every cell that any run has; a cell that did not complete, or was not in the matrix, is a gap.
-fn series(summaries: &[Summary], metric: &str) -> BTreeMap<String, Vec<Option<f64>>> {
-    let mut series: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
-    for (index, summary) in summaries.iter().enumerate() {
-        for cell in summary.cells.iter().filter(|cell| cell.end == Some(End::Completed)) {
-            let Some(figure) = cell.figure(metric) else { continue };
-            let values = series.entry(cell.cell.id.0.clone()).or_insert_with(|| vec![None; summaries.len()]);
-            values[index] = Some(figure.estimate.point);
-        }
-    }
-    series
+/// Every cell that any run has; one that did not complete, or was not in the matrix, is a gap.
+fn search(nights: &[StoredNight], metrics: &[String]) -> trend::History {
+    let series = nights::series(nights, &nights::cells(nights), metrics);
+    trends(nights.iter().map(|night| night.night.clone()).collect(), series)
 }
 
-fn events(summaries: &[Summary], series: &BTreeMap<String, Vec<Option<f64>>>) -> Vec<Event> {
-    let run = |index: usize| summaries[index].run.clone();
-    let found: Vec<_> = series.values().map(|values| history(values)).collect();
-    let shared = common_shifts(&found).into_iter().map(|shift| Event {
+fn events(found: &trend::History) -> Vec<Event> {
+    let run = |index: usize| found.nights[index].run.clone();
+    let shared = found.shifts.iter().map(|shift| Event {
         cell: None,
         kind: "common-shift",
         run: run(shift.night),
@@ -140,28 +121,22 @@ fn events(summaries: &[Summary], series: &BTreeMap<String, Vec<Option<f64>>>) ->
         effect: Some(shift.effect),
         cells: shift.cells.len(),
     });
-    let mut events: Vec<Event> = shared.collect();
-    for (cell, found) in series.keys().zip(&found) {
-        events.extend(found.changes.iter().map(|change| Event {
-            cell: Some(cell.clone()),
-            kind: if change.shape == Shape::Step { "step" } else { "drift" },
-            run: run(change.night),
-            earliest: run(change.earliest),
-            latest: run(change.latest),
-            effect: Some(change.effect),
+    let of_cell = |trend: &Trend| -> Vec<Event> {
+        let event = |kind, [night, earliest, latest]: [usize; 3], effect| Event {
+            cell: Some(trend.cell.0.clone()),
+            kind,
+            run: run(night),
+            earliest: run(earliest),
+            latest: run(latest),
+            effect,
             cells: 1,
-        }));
-        events.extend(found.outliers.iter().map(|night| Event {
-            cell: Some(cell.clone()),
-            kind: "outlier",
-            run: run(*night),
-            earliest: run(*night),
-            latest: run(*night),
-            effect: None,
-            cells: 1,
-        }));
-    }
-    events
+        };
+        let changes =
+            trend.changes.iter().map(|c| event(c.shape.word(), [c.night, c.earliest, c.latest], Some(c.effect)));
+        let outliers = trend.outliers.iter().map(|night| event("outlier", [*night; 3], None));
+        changes.chain(outliers).collect()
+    };
+    shared.chain(found.trends.iter().flat_map(of_cell)).collect()
 }
 
 fn text(events: &[Event], runs: usize, metric: &str) -> String {
@@ -185,6 +160,8 @@ fn text(events: &[Event], runs: usize, metric: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A run folder with one cell at `value`, in its place in time by `night`.
@@ -211,21 +188,23 @@ mod tests {
             store(folder.path(), night, "nightly", level + (night * 7 % 5) as f64 * 0.1);
         }
         fs::write(folder.path().join("run-010").join(SUMMARY), "{").unwrap();
-        let summaries = summaries(folder.path()).unwrap();
-        assert_eq!(summaries.len(), 79);
-        let events = events(&summaries, &series(&summaries, "tokens_per_second"));
+        let metrics = ["tokens_per_second".to_owned()];
+        let nights = of_one_scenario(folder.path(), &metrics).unwrap();
+        assert_eq!(nights.len(), 79);
+        let events = events(&search(&nights, &metrics));
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!((events[0].kind, events[0].run.as_str()), ("step", "run-050"));
         assert!(text(&events, 79, "tokens_per_second").contains("step\ta\t-9.98 %\trun-050\n"), "{events:?}");
-        assert!(series(&summaries, "no_such_metric").is_empty());
+        let none = ["no_such_metric".to_owned()];
+        assert!(search(&of_one_scenario(folder.path(), &none).unwrap(), &none).trends.is_empty());
     }
 
     #[test]
     fn a_folder_of_two_scenarios_or_of_none_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(summaries(folder.path()).unwrap_err().text.contains("holds no run"));
+        assert!(of_one_scenario(folder.path(), &[]).unwrap_err().text.contains("holds no run"));
         store(folder.path(), 0, "nightly", 1.0);
         store(folder.path(), 1, "study", 1.0);
-        assert!(summaries(folder.path()).unwrap_err().text.contains("holds runs of study and of nightly"));
+        assert!(of_one_scenario(folder.path(), &[]).unwrap_err().text.contains("holds runs of study and of nightly"));
     }
 }

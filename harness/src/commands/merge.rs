@@ -43,7 +43,7 @@ pub fn run(args: &Merge) -> Result<Exit, CommandError> {
         &Against::Accepted(args.places.baselines.clone()),
         &args.places.known()?,
     )?;
-    let report = judgement.store(&args.output)?;
+    let report = judgement.store(&args.output, None)?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     say(format_args!("report: {}", report.display()));
     Ok(judgement.exit())

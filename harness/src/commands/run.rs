@@ -329,7 +329,7 @@ fn judge(planned: &Planned, against: &Against, known: &KnownFiles) -> Result<Exi
         return Ok(if all { Exit::Good } else { Exit::CellsFailed });
     }
     let judgement = Judgement::new(run, against, known)?;
-    let report = judgement.store(&planned.folder)?;
+    let report = judgement.store(&planned.folder, None)?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     emit(&format!("\nreport: {}\n", report.display()))?;
     Ok(judgement.exit())

@@ -9,6 +9,7 @@ mod commands;
 mod ends;
 mod faults;
 mod interruptions;
+mod nights;
 mod persistent;
 mod scripted;
 mod stage;

@@ -9,7 +9,7 @@ use stepwatch_record::waiver::Known;
 use crate::compare::Comparison;
 use crate::policy::exit::exit_code;
 use crate::policy::waive::{annotations_between, day, waive};
-use crate::{claims, compatible, findings, headline, method, pairs, waterfall};
+use crate::{claims, compatible, findings, gains, headline, method, pairs, waterfall};
 
 /// Concludes a run.
 ///
@@ -67,7 +67,7 @@ fn concluded(
         claims,
         findings,
         waterfalls: waterfall::all(run, summary),
-        trends: Vec::new(),
+        gains: gains::all(run, summary),
         waivers,
         annotations: annotations_between(&known.annotations, oldest, today),
     }

@@ -10,6 +10,7 @@ mod conclude;
 pub mod explain;
 pub mod figures;
 pub mod findings;
+pub mod gains;
 mod headline;
 pub mod history;
 pub mod method;

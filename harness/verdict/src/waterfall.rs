@@ -66,7 +66,7 @@ fn classes(run: &Run, summary: &Summary, cell: &CellId) -> Option<BTreeMap<Strin
 
 /// Completed cells that differ in `compile` alone, each with every one whose passes hold its own and more, where no third
 /// lies between.
-fn rungs(summary: &Summary) -> Vec<(&CellId, &CellId)> {
+pub(crate) fn rungs(summary: &Summary) -> Vec<(&CellId, &CellId)> {
     let mut ladders: Vec<(Key<'_>, Vec<(Passes<'_>, &CellFigures)>)> = Vec::new();
     for cell in summary.cells.iter().filter(|cell| cell.end == Some(End::Completed)) {
         let Some(passes) = Passes::of(&cell.cell) else { continue };

@@ -1,13 +1,18 @@
-//! The strip of a cell: every sample of every round in the order taken, the value of each round as a line, the interval of
-//! the estimate as a band behind. Warm-up is drawn faint and may run out of the frame.
+//! The strip of a cell: every sample of every round in the order taken, the value of each round as a line, behind them the
+//! interval of the estimate and where the reference lies. Warm-up is drawn faint and may run out of the frame. Below it, on the same axis,
+//! what the GPU did meanwhile ([`super::track`]).
 
 use serde::Serialize;
+use stepwatch_record::Run;
 use stepwatch_record::figure::{CellFigures, Estimate};
 use stepwatch_record::run::Round;
 
+use super::track::{Track, tracks};
 use super::{Axis, dots, range};
 use crate::clean;
 use crate::format::{Hint, Scale};
+use crate::view::cell::Parts;
+use crate::view::change::ChangeView;
 
 /// Width of all rounds together, pixels.
 const WIDTH: i32 = 640;
@@ -35,6 +40,10 @@ pub struct Strip {
     pub low: String,
     /// The interval's band: top and height, pixels.
     pub band: Option<[i32; 2]>,
+    /// Where the reference lies, pixels from the top, with the band of the adjusted interval of the change around it.
+    pub reference: Option<[i32; 3]>,
+    /// Clock, power and temperature, each if it is known.
+    pub tracks: Vec<Track>,
     /// The rounds.
     pub rounds: Vec<StripRound>,
     /// What the drawing shows, in one sentence.
@@ -61,17 +70,35 @@ struct Series<'a> {
     what: String,
     hint: Hint,
     unit: String,
+    metric: &'a str,
     rounds: Vec<Vec<(bool, f64)>>,
     estimate: Option<&'a Estimate>,
 }
 
-/// The strip of a cell; `None` if it has no samples.
-pub(crate) fn strip(rounds: &[&Round], figures: Option<&CellFigures>) -> Option<Strip> {
+/// The reference's value of a metric, and it times the ends of the adjusted interval of the change: where this run lies against
+/// it. The reference's line is inside that band unless the two differ.
+fn reference(changes: &[ChangeView], metric: &str) -> Option<[f64; 3]> {
+    let change = &changes.iter().find(|change| change.raw.metric.name == metric)?.raw;
+    let (value, low, high) = (change.reference_value?, change.low?, change.high?);
+    Some([value, value * (1.0 + low), value * (1.0 + high)])
+}
+
+/// The power limit that all GPUs of a run share.
+pub(crate) fn cap(run: &Run) -> Option<f64> {
+    let gpus = || run.manifest.machines.iter().flat_map(|machine| &machine.gpus);
+    let first = gpus().next()?.power_limit_w?;
+    gpus().all(|gpu| gpu.power_limit_w == Some(first)).then_some(first)
+}
+
+/// The strip of a cell, without tracks where it is `brief`; `None` if the cell has no samples.
+pub(crate) fn strip(parts: &Parts<'_>, brief: bool) -> Option<Strip> {
+    let (rounds, figures) = (&parts.rounds, parts.figures);
     let series = step_times(rounds, figures).or_else(|| own_metric(rounds, figures))?;
     let counted = || series.rounds.iter().flatten().filter(|(measured, _)| *measured).map(|(_, value)| *value);
     let estimate = series.estimate.filter(|estimate| estimate.rounds.len() > 1);
     let ends = estimate.map(|estimate| [estimate.low, estimate.high]).into_iter().flatten();
-    let (low, high) = range(counted().chain(ends))?;
+    let reference = reference(&parts.changes, series.metric);
+    let (low, high) = range(counted().chain(ends).chain(reference.into_iter().flatten()))?;
     let scale = Scale::new(series.hint, &series.unit, high);
     let axis = Axis::new(low, high, HEIGHT - 2 * MARGIN);
     let y = |value: f64| HEIGHT - MARGIN - axis.at(value);
@@ -93,14 +120,18 @@ pub(crate) fn strip(rounds: &[&Round], figures: Option<&CellFigures>) -> Option<
     let rounds: Vec<StripRound> = drawn.collect();
     let band = estimate.map(|estimate| [y(estimate.high), (y(estimate.low) - y(estimate.high)).max(1)]);
     let samples = counted().count();
+    let places: Vec<(i32, i32)> = rounds.iter().map(|round| (round.x, round.width)).collect();
     Some(Strip {
+        reference: reference.map(|[value, low, high]| [y(value), y(high), (y(low) - y(high)).max(1)]),
+        tracks: if brief { Vec::new() } else { tracks(&parts.rounds, &places, cap(parts.run)) },
         caption: format!(
-            "{} of {samples} samples in {} rounds, from {} to {}{}",
+            "{} of {samples} samples in {} rounds, from {} to {}{}{}",
             series.what,
             rounds.len(),
             scale.number(low),
             scale.with_unit(high),
             if band.is_some() { "; the band is the interval of the estimate" } else { "" },
+            reference.map_or_else(String::new, |r| format!("; the reference is {}", scale.with_unit(r[0]))),
         ),
         what: series.what,
         width: n * width + (n - 1) * GAP,
@@ -123,6 +154,7 @@ fn step_times<'a>(rounds: &[&Round], figures: Option<&'a CellFigures>) -> Option
         what: "step time".into(),
         hint: Hint::Duration,
         unit: "s".into(),
+        metric: "step_seconds",
         rounds,
         estimate: figures.and_then(|cell| cell.figure("step_seconds")).map(|figure| &figure.estimate),
     })
@@ -140,6 +172,7 @@ fn own_metric<'a>(rounds: &[&Round], figures: Option<&'a CellFigures>) -> Option
         what: clean::line(name).replace('_', " "),
         hint: Hint::of(name, &unit),
         unit,
+        metric: name,
         rounds: rounds.iter().map(of_round).collect(),
         estimate: Some(&figure.estimate),
     })

@@ -5,14 +5,19 @@ use stepwatch_record::Cell;
 use stepwatch_record::figure::{CellFigures, Figure};
 use stepwatch_record::message::Ready;
 use stepwatch_record::plan::{Plan, PlanFile, Verification};
+use stepwatch_record::profile::Profile;
 use stepwatch_record::run::{End, Round, RoundRecord, Run};
 
 use super::change::ChangeView;
 use super::column::Column;
 use super::mark::{MEASURED, Mark, Tone};
+use crate::chart::roofline::{ClassView, classes};
 use crate::chart::strip::{Strip, strip};
 use crate::clean;
 use crate::format::{self, Hint};
+
+/// Cells beyond which a sweep is large.
+const LARGE: usize = 100;
 
 /// A named text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -143,6 +148,8 @@ pub struct CellView {
     pub mark: Mark,
     /// Whether a gated metric of it is blind.
     pub blind: bool,
+    /// Whether the page leaves out what the GPU did meanwhile and the like: a cell without news in a large sweep.
+    pub brief: bool,
     /// How it ended.
     pub end: EndView,
     /// Its figures.
@@ -156,6 +163,8 @@ pub struct CellView {
     pub rounds: Vec<RoundView>,
     /// Samples of each round, if there are any.
     pub strip: Option<Strip>,
+    /// Time, work and traffic by op class, the most time first; empty without a profile.
+    pub ops: Vec<ClassView>,
     /// What `prepare` settled, if it did.
     pub plan: Option<PlanView>,
     /// The check of its numbers, if there was one.
@@ -180,6 +189,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) figures: Option<&'a CellFigures>,
     pub(crate) plan: Option<&'a PlanFile>,
+    pub(crate) profile: Option<&'a Profile>,
     pub(crate) prepared: Option<&'a RoundRecord>,
     pub(crate) rounds: Vec<&'a Round>,
     pub(crate) changes: Vec<ChangeView>,
@@ -190,19 +200,24 @@ pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
     let end = parts.run.cell_end(&parts.cell.id);
     let figures: Vec<FigureView> = parts.figures.map_or_else(Vec::new, |cell| figure_views(&cell.figures, columns));
     let completed = parts.rounds.iter().filter(|round| round.record.end == End::Completed).count();
+    let mark = overall(&parts.changes, end.as_ref());
+    let blind = parts.changes.iter().any(|change| change.gated && change.blind);
+    let brief = parts.run.manifest.cells.len() > LARGE && mark.tone >= Tone::Calm && !blind;
     CellView {
         id: clean::line(&parts.cell.id.0),
         workload: clean::line(&parts.cell.workload),
         parameters: parameters(parts.cell),
         axes: parts.cell.axes.iter().map(|axis| clean::line(axis)).collect(),
-        mark: overall(&parts.changes, end.as_ref()),
-        blind: parts.changes.iter().any(|change| change.gated && change.blind),
+        mark,
+        blind,
+        brief,
         end: EndView {
             mark: Mark::of_end(end.as_ref()),
             reason: end.as_ref().map_or_else(|| hole(completed, parts.run), |end| clean::line(&end.reason())),
             output_tail: output_tail(&parts),
         },
-        strip: strip(&parts.rounds, parts.figures),
+        strip: strip(&parts, brief),
+        ops: parts.profile.map_or_else(Vec::new, classes),
         rounds_done: format!("{completed} of {}", parts.run.manifest.rounds),
         rounds: parts.rounds.iter().map(|round| round_view(&round.record)).collect(),
         plan: parts.plan.and_then(|file| file.plan.as_ref()).map(plan_view),

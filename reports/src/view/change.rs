@@ -230,6 +230,8 @@ fn speaks_of_the_machine(kind: Kind) -> bool {
         | Kind::CommonShift
         | Kind::AlgorithmChanged
         | Kind::Emulated
-        | Kind::NotApplied => false,
+        | Kind::NotApplied
+        | Kind::WhatPassesBring
+        | Kind::Fastest => false,
     }
 }

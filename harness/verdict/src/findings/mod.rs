@@ -1,8 +1,11 @@
 //! Findings: conclusions with their evidence and a next step. One file per family; this one gathers and ranks them.
 
+mod bound;
 mod claims;
 mod drift;
+mod fastest;
 mod gpu;
+mod ladder;
 mod launch;
 mod machine;
 mod plan;
@@ -28,11 +31,13 @@ pub fn all(
     extra: Vec<Finding>,
 ) -> Vec<Finding> {
     let run = comparison.run;
-    let mut findings = claims::findings(claims);
+    let mut findings = claims::findings(run, comparison.summary, claims);
     findings.extend(work::unequal_work(run));
     findings.extend(work::other_work(comparison));
     findings.extend(precision::emulated(run));
     findings.extend(precision::fp8_slower(run, comparison.summary));
+    findings.extend(ladder::passes(run, comparison.summary));
+    findings.extend(fastest::fastest(run, comparison.summary));
     findings.extend(launch::launch_bound(run));
     findings.extend(shift::common(comparison, changes));
     findings.extend(shift::machine(comparison, changes));

@@ -3,20 +3,14 @@
 
 mod place;
 mod scan;
+mod trends;
 
 pub use scan::{CRITICAL, MIN_NIGHTS};
+pub use stepwatch_record::trend::Shape;
+pub use trends::{Series, trends};
 
 /// Nights below which nothing is searched.
 pub const FEWEST_NIGHTS: usize = 8;
-
-/// What a lasting change looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// From one night to the next.
-    Step,
-    /// Little by little: a line explains the nights better than levels do.
-    Drift,
-}
 
 /// A lasting change. Indices are those of the series given, gaps included.
 #[derive(Debug, Clone, PartialEq)]

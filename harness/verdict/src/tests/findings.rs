@@ -112,7 +112,9 @@ fn workloads_that_did_other_work_are_not_compared_in_silence() {
                 (round.samples[1].step, round.samples[1].loss) = (19, later);
             });
         }
-        findings(&script, &[], vec![])
+        let mut found = findings(&script, &[], vec![]);
+        found.retain(|finding| finding.kind != Kind::Fastest);
+        found
     };
     assert!(told(1000, 10.05, 8.1).is_empty(), "rounding explains that much");
     for (found, evidence) in [

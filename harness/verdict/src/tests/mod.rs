@@ -10,6 +10,7 @@ mod pairs;
 mod properties;
 pub(crate) mod random;
 pub(crate) mod scripted;
+mod study;
 mod verdicts;
 mod waivers;
 mod waterfall;

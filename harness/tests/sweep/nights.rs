@@ -1,0 +1,125 @@
+//! `report --history`: the runs before a run as trends, from their summaries alone; and `--open`.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::stage::{Stage, Told, wait_for};
+
+const SCENARIO: &str = r#"
+[scenario]
+name = "nights"
+
+[[matrix]]
+workload = "script"
+kind = ["a", "b"]
+
+[workloads.script]
+command = ["sh", "./worker.sh", "{kind}"]
+axes = { kind = ["a", "b"] }
+metrics.tokens_per_second = { regex = 'tokens/sec: (\S+)', unit = "1/s", better = "higher" }
+
+[measure]
+rounds = 2
+timeout = "60s"
+
+[policy]
+gate = ["tokens_per_second"]
+"#;
+
+const ANNOTATIONS: &str = r#"
+[[annotation]]
+date = 2025-01-21
+text = "a <b>new</b> driver"
+
+[[annotation]]
+date = 2024-12-01
+text = "long before"
+"#;
+
+/// A run, and 40 nights before it in which kind a was a third faster until the 20th.
+fn stage() -> (Stage, String) {
+    let script = "awk -v r=$STEPWATCH_ROUND 'BEGIN { print \"tokens/sec:\", 1000 * (1 + r / 10000) }'";
+    let stage = Stage::new(&[("s.toml", SCENARIO), ("worker.sh", script)]);
+    stage.run(&["run", "s.toml"]).exits(0);
+    let run = stepwatch::store::newest_first(&stage.path("runs"), None)[0].folder.clone();
+    fs::create_dir_all(stage.path("baselines")).unwrap();
+    fs::write(stage.path("baselines/annotations.toml"), ANNOTATIONS).unwrap();
+    let summary: Value = serde_json::from_str(&fs::read_to_string(run.join("summary.json")).unwrap()).unwrap();
+    for night in 0..40 {
+        let name = format!("night-{night:02}");
+        let mut of_night = summary.clone();
+        of_night["run"] = name.clone().into();
+        of_night["started"] = format!("2025-01-{:02}T{:02}:00:00Z", 1 + night / 2, 12 * (night % 2)).into();
+        for cell in of_night["cells"].as_array_mut().unwrap() {
+            let level = if cell["cell"]["parameters"]["kind"] == "a" && night < 20 { 1333.0 } else { 1000.0 };
+            let point = level * (1.0 + f64::from(night * 7 % 5) / 1000.0);
+            let estimate = &mut cell["figures"][0]["estimate"];
+            estimate["point"] = point.into();
+            estimate["low"] = (point - 1.0).into();
+            estimate["high"] = (point + 1.0).into();
+        }
+        write(&stage.path("old").join(name), &of_night);
+    }
+    // Another scenario's run, and a run that is damaged.
+    let mut other = summary;
+    other["scenario"] = "other".into();
+    write(&stage.path("old/deeper/other"), &other);
+    fs::create_dir_all(stage.path("old/damaged")).unwrap();
+    fs::write(stage.path("old/damaged/summary.json"), "{").unwrap();
+    (stage, run.display().to_string())
+}
+
+fn write(folder: &Path, summary: &Value) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("summary.json"), summary.to_string()).unwrap();
+}
+
+#[test]
+fn the_nights_before_a_run_are_in_its_report() {
+    let (stage, run) = stage();
+    let report = |output: &str| stage.run(&["report", &run, "--history", "old", "-o", output]).exits(0);
+    let told = report("one.html");
+    assert!(told.stderr.contains("old/damaged/summary.json") && told.stderr.contains("left out"), "{}", told.stderr);
+    let page = fs::read_to_string(stage.path("one.html")).unwrap();
+    for text in
+        ["41 nights, 2 trends: 1 with a lasting change for the worse", "night-20", "a &lt;b&gt;new&lt;/b&gt; driver"]
+    {
+        assert!(page.contains(text), "{text} is not in the page");
+    }
+    assert!(!page.contains("long before"), "an annotation from before the first night is shown");
+    report("two.html");
+    assert!(page == fs::read_to_string(stage.path("two.html")).unwrap(), "two reports of one run differ");
+    // Runs that came later change nothing.
+    let summary = fs::read_to_string(stage.path("old/night-39/summary.json")).unwrap();
+    let later = summary.replace("night-39", "later").replace("2025-01-20T", "2099-01-01T");
+    write(&stage.path("old/later"), &serde_json::from_str(&later).unwrap());
+    report("three.html");
+    assert!(page == fs::read_to_string(stage.path("three.html")).unwrap(), "a later run is in the report");
+}
+
+#[test]
+fn a_folder_without_runs_is_said_and_one_that_is_not_there_is_refused() {
+    let (stage, run) = stage();
+    fs::create_dir_all(stage.path("empty")).unwrap();
+    let told = stage.run(&["report", &run, "--history", "empty"]).exits(0);
+    assert!(told.stderr.contains("empty holds no earlier run of nights"), "{}", told.stderr);
+    let told = stage.run(&["report", &run, "--history", "nowhere"]).exits(2);
+    assert!(told.stderr.contains("nowhere cannot be read"), "{}", told.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn open_hands_the_report_to_the_browser_that_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let (stage, run) = stage();
+    let browser = stage.path("browser.sh");
+    fs::write(&browser, "#!/bin/sh\necho \"$1\" > \"$(dirname \"$0\")/opened.part\"\nmv \"$(dirname \"$0\")/opened.part\" \"$(dirname \"$0\")/opened\"\n").unwrap();
+    fs::set_permissions(&browser, fs::Permissions::from_mode(0o755)).unwrap();
+    let browser = browser.display().to_string();
+    let output = stage.command(&["report", &run, "--open"]).env("BROWSER", &browser).output().unwrap();
+    Told::of(output).exits(0);
+    let path = wait_for("the browser", || fs::read_to_string(stage.path("opened")).ok());
+    assert!(path.trim().ends_with("report.html") && Path::new(path.trim()).is_file(), "{path}");
+}
