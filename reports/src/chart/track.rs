@@ -41,14 +41,17 @@ pub struct Track {
 /// NVML's reasons that hold a clock down: software power cap, hardware slowdown, software and hardware thermal slowdown.
 const HELD: u64 = 0x4 | 0x8 | 0x20 | 0x40;
 
+/// A name, how it is shown and its unit, and where it is read from.
+type Source<'a> = (&'static str, Hint, &'a str, fn(&Sample) -> f64);
+
 /// The tracks that are known, over rounds at these left ends and widths.
 pub(crate) fn tracks(rounds: &[&Round], places: &[(i32, i32)], cap_w: Option<f64>) -> Vec<Track> {
-    let all: [(&'static str, Hint, &str, fn(&Sample) -> f64); 3] = [
+    let all: [Source<'_>; 3] = [
         ("SM clock", Hint::Rate, "Hz", |sample| sample.sm_clock_hz),
         ("power", Hint::Plain, "W", |sample| sample.power_w),
         ("temperature", Hint::Plain, "°C", |sample| sample.temperature_c),
     ];
-    let track = |(what, hint, unit, value): (&'static str, Hint, &str, fn(&Sample) -> f64)| {
+    let track = |(what, hint, unit, value): Source<'_>| {
         let cap = cap_w.filter(|_| what == "power");
         let values = || rounds.iter().flat_map(|round| &round.samples).map(value);
         let (low, high) = range(values().filter(|value| *value > 0.0))?;

@@ -14,12 +14,15 @@ const CHOICES: [&str; 5] = ["precision", "compile", "attention", "head", "recomp
 /// The metric that decides.
 const SPEED: &str = "tokens_per_second";
 
+/// What a cell computes, by parameter.
+type Work<'a> = Vec<(&'a str, String)>;
+
 /// One finding for every work that at least two completed cells do.
 pub(super) fn fastest(run: &Run, summary: &Summary) -> Vec<Finding> {
     if run.manifest.backend == "cpu" {
         return Vec::new();
     }
-    let mut groups: Vec<(Vec<(&str, String)>, Vec<&CellFigures>)> = Vec::new();
+    let mut groups: Vec<(Work<'_>, Vec<&CellFigures>)> = Vec::new();
     let done = summary.cells.iter().filter(|cell| cell.end == Some(End::Completed) && cell.figure(SPEED).is_some());
     for cell in done.filter(|cell| cell.cell.parameters.contains_key("model")) {
         let work = work(&cell.cell);
@@ -33,7 +36,7 @@ pub(super) fn fastest(run: &Run, summary: &Summary) -> Vec<Finding> {
 }
 
 /// All that is no choice; dims stand behind the model's name and are left to it, since a command may not know them.
-fn work(cell: &Cell) -> Vec<(&str, String)> {
+fn work(cell: &Cell) -> Work<'_> {
     const DIMS: [&str; 5] = ["dim", "layers", "heads", "ffn", "vocab"];
     let named = cell.parameters.iter().filter(|(name, _)| {
         !CHOICES.contains(&name.as_str()) && !DIMS.contains(&name.as_str()) && name.as_str() != "workload"
