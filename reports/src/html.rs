@@ -138,12 +138,13 @@ struct PivotCell<'a> {
     s: Vec<PivotSlot<'a>>,
 }
 
-/// Text, bar and interval; where there is a verdict or a change also glyph, word, tone, change, blind (0 or 1).
+/// Text, bar and interval; where there is a verdict or a change also glyph, word, tone, change, blind (0 or 1) and
+/// shade.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum PivotSlot<'a> {
     Plain(&'a str, u8, &'a str),
-    Marked(&'a str, u8, &'a str, &'a str, &'a str, Option<Tone>, &'a str, u8),
+    Marked(&'a str, u8, &'a str, &'a str, &'a str, Option<Tone>, &'a str, u8, u8),
 }
 
 fn pivot_slot(slot: &Slot) -> PivotSlot<'_> {
@@ -151,7 +152,17 @@ fn pivot_slot(slot: &Slot) -> PivotSlot<'_> {
         return PivotSlot::Plain(&slot.text, slot.bar, &slot.interval);
     }
     let (glyph, word, tone) = slot.mark.map_or(("", "", None), |mark| (mark.glyph, mark.word, Some(mark.tone)));
-    PivotSlot::Marked(&slot.text, slot.bar, &slot.interval, glyph, word, tone, &slot.change, u8::from(slot.blind))
+    PivotSlot::Marked(
+        &slot.text,
+        slot.bar,
+        &slot.interval,
+        glyph,
+        word,
+        tone,
+        &slot.change,
+        u8::from(slot.blind),
+        slot.heat,
+    )
 }
 
 impl<'a> Pivot<'a> {

@@ -32,27 +32,34 @@ document.addEventListener('click', function (event) {
 document.querySelectorAll('.cmd').forEach(function (box) {
   var button = make('button', 'Copy');
   button.type = 'button';
-  button.onclick = function () {
-    var code = box.querySelector('code'), range = document.createRange();
-    range.selectNodeContents(code);
-    getSelection().removeAllRanges();
-    getSelection().addRange(range);
-    if (navigator.clipboard) navigator.clipboard.writeText(code.textContent).then(done, older); else older();
-    function older() { if (document.execCommand('copy')) done(); }
-    function done() { button.textContent = 'Copied'; setTimeout(function () { button.textContent = 'Copy'; }, 1500); }
-  };
+  button.onclick = function () { copy(box.querySelector('code'), box.querySelector('code').textContent, button); };
   box.appendChild(button);
+  var cell = box.parentNode.id && box.parentNode.classList.contains('cell') && box.parentNode;
+  if (!cell) return;
+  var link = make('button', 'Copy link');
+  link.type = 'button';
+  link.onclick = function () { copy(cell.querySelector('.id'), location.href.split('#')[0] + '#' + cell.id, link); };
+  box.appendChild(link);
 });
+function copy(shown, text, button) {
+  var range = document.createRange(), label = button.textContent;
+  range.selectNodeContents(shown);
+  getSelection().removeAllRanges();
+  getSelection().addRange(range);
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, older); else older();
+  function older() { if (document.execCommand('copy')) done(); }
+  function done() { button.textContent = 'Copied'; setTimeout(function () { button.textContent = label; }, 1500); }
+}
 
 /* The matrix by other axes: places and texts were made with the report, only the layout changes. */
 var data = read('pivot-data'), form = $('pivot');
 var value = function (cell, axis) { return axis < 0 ? 0 : cell.v[axis]; };
-function choice(label, names, chosen) {
+function choice(label, names, chosen, into) {
   var box = make('label', label + ' '), select = make('select');
   names.forEach(function (name, index) { var o = make('option', name); o.value = index; select.appendChild(o); });
   select.value = chosen;
   box.appendChild(select);
-  form.appendChild(box);
+  (into || form).appendChild(box);
   return select;
 }
 function slot(cell, metric) {
@@ -60,6 +67,7 @@ function slot(cell, metric) {
   link.href = '#' + cell.a;
   link.title = cell.n + (s[2] ? ': ' + s[2] + ' ' + data.metrics[metric].unit : '');
   link.style.setProperty('--b', s[1]);
+  if (s[8]) link.style.setProperty('--d', s[8]);
   link.appendChild(make('b', s[0]));
   var small = make('small');
   if (s[3]) { var glyph = make('span', s[3]); glyph.setAttribute('aria-hidden', 'true'); small.append(glyph, ' '); }
@@ -89,10 +97,10 @@ function panel(title, cells, rows, columns, metric) {
   corner.scope = 'col';
   if (columns >= 0) corner.append(make('span', '\\ ' + data.axes[columns][0], 'soft'));
   head.appendChild(corner);
-  var across = used(columns);
+  var across = byWorst(used(columns), columns, cells, metric);
   across.forEach(function (i) { var th = make('th', name(columns, i)); th.scope = 'col'; head.appendChild(th); });
   var body = table.createTBody();
-  used(rows).forEach(function (r) {
+  byWorst(used(rows), rows, cells, metric).forEach(function (r) {
     var row = body.insertRow(), th = make('th', name(rows, r));
     th.scope = 'row';
     row.appendChild(th);
@@ -107,6 +115,19 @@ function panel(title, cells, rows, columns, metric) {
   figure.append(caption, scroll);
   return figure;
 }
+/* How loud a cell is for a metric: its tone, then how much it changed for the worse. */
+var LOUD = { bad: 0, warn: 1, good: 2, calm: 3, mute: 4 };
+function loudness(cell, metric) {
+  var s = cell.s[metric];
+  return (s[5] ? LOUD[s[5]] : 3) - (s[7] ? 0.5 : 0) - (s[8] || 0) / 1000;
+}
+function loudest(cells, metric) { return Math.min.apply(null, cells.map(function (c) { return loudness(c, metric); })); }
+function byWorst(values, axis, cells, metric) {
+  if (orderSelect.value !== '1' || axis < 0) return values;
+  var of = function (i) { return loudest(cells.filter(function (c) { return c.v[axis] === i; }), metric); };
+  return values.map(function (i) { return [of(i), i]; }).sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; })
+    .map(function (pair) { return pair[1]; });
+}
 function layOut() {
   var rows = +rowSelect.value, columns = +columnSelect.value, metric = +metricSelect.value;
   if (rows === columns) columns = -1;
@@ -117,8 +138,9 @@ function layOut() {
     if (!groups.has(title)) groups.set(title, []);
     groups.get(title).push(cell);
   });
-  var panels = [];
-  groups.forEach(function (cells, title) { panels.push(panel(title, cells, rows, columns, metric)); });
+  var panels = [], sorted = Array.from(groups);
+  if (orderSelect.value === '1') sorted.sort(function (a, b) { return loudest(a[1], metric) - loudest(b[1], metric); });
+  sorted.forEach(function (group) { panels.push(panel(group[0], group[1], rows, columns, metric)); });
   $('panels').replaceChildren.apply($('panels'), panels);
 }
 if (data.metrics.length && data.axes.length) {
@@ -127,6 +149,7 @@ if (data.metrics.length && data.axes.length) {
   var rowSelect = choice('Rows', names, data.shown[0] || 0);
   var columnSelect = choice('Columns', names, data.shown[1] === null ? 0 : data.shown[1]);
   var metricSelect = choice('Figure', data.metrics.map(function (m) { return m.label; }), data.shown[2] || 0);
+  var orderSelect = choice('Order', ['as in the scenario', 'worst first'], 0);
   var last = [rowSelect.value, columnSelect.value];
   form.onchange = function (event) {
     /* Choosing the other side's axis swaps the two. */
@@ -169,19 +192,120 @@ document.querySelectorAll('table.sortable').forEach(function (table) {
   });
 });
 
-/* Cells by words, and without what is unchanged. */
+/* Changes by words, and without what is unchanged. */
+var narrow = $('narrow'), changes = Array.from(document.querySelectorAll('#changes tbody tr'));
+function fits(text, words) { return words.every(function (word) { return text.indexOf(word) >= 0; }); }
+function wordsOf(box) { return box.value.toLowerCase().split(/\s+/).filter(Boolean); }
+if (narrow) {
+  narrow.hidden = changes.length < 2;
+  narrow.onsubmit = function (event) { event.preventDefault(); };
+  narrow.oninput = function () {
+    var words = wordsOf(narrow.q), shown = 0;
+    changes.forEach(function (row) {
+      row.hidden = !fits(row.textContent.toLowerCase(), words) || (narrow.calm.checked && row.className === 'calmrow');
+      if (!row.hidden) shown += 1;
+    });
+    narrow.querySelector('output').textContent = shown + ' of ' + changes.length + ' shown';
+  };
+}
+
+/* Trends by words; what is folded away opens while one looks for something. */
+var trendFilter = $('trend-filter'), figures = Array.from(document.querySelectorAll('figure.tr'));
+if (trendFilter) {
+  trendFilter.hidden = figures.length < 2;
+  trendFilter.onsubmit = function (event) { event.preventDefault(); };
+  trendFilter.oninput = function () {
+    var words = wordsOf(trendFilter.q), shown = 0;
+    figures.forEach(function (figure) {
+      figure.hidden = !fits(figure.textContent.toLowerCase(), words);
+      if (!figure.hidden) shown += 1;
+    });
+    var more = document.querySelector('#trends details.more');
+    if (more && words.length) more.open = true;
+    trendFilter.querySelector('output').textContent = shown + ' of ' + figures.length + ' shown';
+  };
+}
+
+/* From one cell to any other: the profiles that the page holds, laid out as the pairs above are. */
+var fall = $('any-fall'), profiled = [];
+function seconds(value) {
+  var size = Math.abs(value), unit = size >= 1 ? [1, 's'] : size >= 1e-3 ? [1e3, 'ms'] : [1e6, 'µs'];
+  return (value * unit[0]).toPrecision(3).replace('-', '−') + ' ' + unit[1];
+}
+function classes(cell) {
+  var step = cell.figures.filter(function (f) { return f[0] === 'step_seconds'; })[0], all = {}, sum = 0;
+  cell.ops.forEach(function (op) { all[op[0]] = op[2]; sum += op[2]; });
+  if (step) all['not attributed'] = step[1] - sum;
+  return all;
+}
+function drawFall() {
+  var a = profiled[+fromSelect.value], b = profiled[+toSelect.value], from = classes(a), to = classes(b);
+  var names = Object.keys(from).concat(Object.keys(to).filter(function (name) { return !(name in from); }));
+  var added = function (name) { return (to[name] || 0) - (from[name] || 0); };
+  var whole = function (all) { return Object.keys(all).reduce(function (sum, name) { return sum + all[name]; }, 0); };
+  names.sort(function (x, y) { return Math.abs(added(y)) - Math.abs(added(x)); });
+  var level = whole(from), most = Math.max(level, whole(to)), levels = [level];
+  names.forEach(function (name) { level += added(name); levels.push(level); most = Math.max(most, level); });
+  var body = $('any-rows');
+  body.replaceChildren();
+  function row(name, first, second, change, low, high, kind) {
+    var tr = body.insertRow(), th = make('th', name);
+    th.scope = 'row';
+    tr.appendChild(th);
+    if (kind === 't') tr.className = 'total';
+    [first, second, change].forEach(function (text) { tr.insertCell().textContent = text; tr.lastChild.className = 'n'; });
+    var bar = make('span', '', 'bar ' + kind);
+    bar.style.marginLeft = 100 * Math.min(low, high) / most + '%';
+    bar.style.width = Math.max(100 * Math.abs(high - low) / most, 0.3) + '%';
+    tr.insertCell().appendChild(bar);
+  }
+  row(a.id, seconds(whole(from)), '', '', 0, whole(from), 't');
+  names.forEach(function (name, i) {
+    var change = added(name);
+    row(name, seconds(from[name] || 0), seconds(to[name] || 0), (change > 0 ? '+' : '') + seconds(change), levels[i], levels[i + 1], change > 0 ? 'up' : 'down');
+  });
+  row(b.id, '', seconds(whole(to)), '', 0, whole(to), 't');
+}
+if (fall) {
+  fall.hidden = false;
+  var form2 = fall.querySelector('form'), fromSelect, toSelect;
+  /* The data is read when it is asked for: a large report opens faster without. */
+  fall.ontoggle = function () {
+    if (!fall.open || profiled.length) return;
+    profiled = read('report-data').cells.filter(function (cell) { return cell.ops.length; });
+    var names = profiled.map(function (cell) { return cell.id; });
+    fromSelect = choice('From', names, 0, form2);
+    toSelect = choice('To', names, Math.min(1, names.length - 1), form2);
+    form2.hidden = false;
+    form2.onchange = drawFall;
+    form2.onsubmit = function (event) { event.preventDefault(); };
+    if (names.length) drawFall();
+  };
+}
+
+/* Cells by words, without what is unchanged, in an order of choice. */
 var filter = $('filter'), cells = Array.from(document.querySelectorAll('details.cell'));
 filter.hidden = cells.length < 2;
 filter.onsubmit = function (event) { event.preventDefault(); };
 filter.oninput = function () {
-  var words = filter.q.value.toLowerCase().split(/\s+/).filter(Boolean), shown = 0;
+  var words = wordsOf(filter.q), shown = 0;
   cells.forEach(function (cell) {
-    var text = cell.firstElementChild.textContent.toLowerCase();
-    var fits = words.every(function (word) { return text.indexOf(word) >= 0; });
-    cell.hidden = !fits || (filter.calm.checked && cell.dataset.t === 'calm');
+    cell.hidden = !fits(cell.firstElementChild.textContent.toLowerCase(), words) || (filter.calm.checked && cell.dataset.t === 'calm');
     if (!cell.hidden) shown += 1;
   });
   filter.querySelector('output').textContent = shown + ' of ' + cells.length + ' shown';
+};
+var sort = filter.elements.sort, places = new Map();
+data.cells.forEach(function (cell, i) { places.set(cell.a, [i, cell]); });
+sort.onchange = function () {
+  var metric = data.shown[2], how = sort.value;
+  var key = function (details) {
+    var place = places.get(details.id);
+    if (how === 'scenario' || metric === null || !place) return place ? place[0] : 0;
+    return how === 'worst' ? loudness(place[1], metric) : -place[1].s[metric][1];
+  };
+  cells.map(function (cell) { return [key(cell), cell]; }).sort(function (a, b) { return a[0] - b[0]; })
+    .forEach(function (pair) { filter.parentNode.appendChild(pair[1]); });
 };
 filter.elements.open.onclick = function () {
   var open = cells.some(function (cell) { return !cell.hidden && !cell.open; });

@@ -87,14 +87,18 @@ pub(crate) fn gain(run: &Run, gains: &[Gain], cells: &[CellView], links: &Links)
                 interval: format::ratio_interval(gain.low, gain.high),
                 share: gain.product_share.map_or_else(|| "–".into(), format::share),
                 bound: gain.bound.map_or_else(|| "–".into(), format::ratio),
-                // Lines of the same width stand beside each other.
-                at: x.zip(gain.width).map(|(x, w)| [x.at(w as f64) + 7 * (index as i32 % 6) - 14, y.down(gain.ratio)]),
+                at: x.zip(gain.width).map(|(x, w)| [x.at(w as f64), y.down(gain.ratio)]),
                 whisker: [y.down(gain.high), y.down(gain.low)],
                 bound_y: gain.bound.map(|bound| y.down(bound)),
                 raw: gain.clone(),
             }
         })
         .collect();
+    // Lines of the same width stand beside each other, centred.
+    let middle = 4 * (lines.len().min(6) as i32 - 1);
+    for pair in &mut pairs {
+        pair.at = pair.at.map(|[x, y]| [x + 8 * (pair.line as i32 % 6) - middle, y]);
+    }
     pairs.sort_by_key(|pair| (pair.line, pair.raw.width));
     let plain = crate::format::Scale { factor: 1.0, unit: String::new() };
     let width_ticks = |x: Ruler| {

@@ -27,8 +27,8 @@ pub struct Ladder {
     pub unit: String,
     /// Width of the drawing, pixels.
     pub width: i32,
-    /// The op classes, the most time first, with their colours.
-    pub classes: Vec<String>,
+    /// The op classes with their colours, which are the same in every ladder.
+    pub classes: Vec<(String, usize)>,
     /// The cells, fewest passes first.
     pub rungs: Vec<Rung>,
 }
@@ -72,16 +72,30 @@ pub(crate) fn ladders(cells: &[CellView], columns: &[Column]) -> Vec<Ladder> {
         }
         group.push(cell);
     }
+    let palette = palette(cells);
     let mut ladders: Vec<(bool, Ladder)> = Vec::new();
     for key in order {
         let mut rungs = groups.remove(&key).unwrap_or_default();
         if rungs.len() > 1 {
             rungs.sort_by_key(|cell| passes(cell.value("compile")));
-            ladders.push((rungs.iter().all(|cell| cell.ops.is_empty()), ladder(&rungs, step, columns)));
+            ladders.push((rungs.iter().all(|cell| cell.ops.is_empty()), ladder(&rungs, step, columns, &palette)));
         }
     }
     ladders.sort_by_key(|(without_profiles, _)| *without_profiles);
     ladders.into_iter().map(|(_, ladder)| ladder).take(MOST_LADDERS).collect()
+}
+
+/// Every op class, those that take the most time in any cell first.
+fn palette(cells: &[CellView]) -> Vec<String> {
+    let mut classes: Vec<(&str, f64)> = Vec::new();
+    for op in cells.iter().flat_map(|cell| &cell.ops) {
+        match classes.iter_mut().find(|(class, _)| *class == op.class) {
+            Some((_, most)) => *most = most.max(op.raw[0]),
+            None => classes.push((&op.class, op.raw[0])),
+        }
+    }
+    classes.sort_by(|a, b| b.1.total_cmp(&a.1));
+    classes.into_iter().map(|(class, _)| class.to_owned()).collect()
 }
 
 /// How many passes a `compile` names; `full` has all.
@@ -93,21 +107,19 @@ fn passes(compile: &str) -> usize {
     }
 }
 
-fn ladder(cells: &[&CellView], step: usize, columns: &[Column]) -> Ladder {
+fn ladder(cells: &[&CellView], step: usize, columns: &[Column], palette: &[String]) -> Ladder {
     let figure = |cell: &CellView| cell.figures.iter().find(|f| f.column == step).map(|f| [f.point, f.low, f.high]);
     let times: Vec<[f64; 3]> = cells.iter().map(|cell| figure(cell).unwrap_or([0.0; 3])).collect();
     let profiled = cells.iter().map(|cell| cell.ops.iter().map(|op| op.raw[0]).sum::<f64>());
     let (_, longest) = range(times.iter().map(|time| time[2]).chain(profiled)).unwrap_or((0.0, 1.0));
     let (axis, scale) = (Axis::new(0.0, longest, WIDTH), Scale::new(Hint::Duration, "s", longest));
-    let mut classes: Vec<(String, f64)> = Vec::new();
-    for op in cells.iter().flat_map(|cell| &cell.ops) {
-        match classes.iter_mut().find(|(class, _)| *class == op.class) {
-            Some((_, most)) => *most = most.max(op.raw[0]),
-            None => classes.push((op.class.clone(), op.raw[0])),
-        }
-    }
-    classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let classes: Vec<String> = classes.into_iter().map(|(class, _)| class).collect();
+    let here = |class: &&String| cells.iter().any(|cell| of_class(cell, class).is_some());
+    let classes: Vec<(String, usize)> = palette
+        .iter()
+        .zip(0..)
+        .filter(|(class, _)| here(class))
+        .map(|(class, i)| (class.clone(), i.min(COLOURS)))
+        .collect();
     let speed = columns.iter().position(|column| column.name == "tokens_per_second");
     let rungs = cells.iter().enumerate().map(|(index, cell)| {
         let [point, low, high] = times[index];
@@ -127,7 +139,7 @@ fn ladder(cells: &[&CellView], step: usize, columns: &[Column]) -> Ladder {
             whisker: [axis.at(low), axis.at(high)],
             classes: classes
                 .iter()
-                .map(|class| of_class(cell, class).map_or("–".into(), |s| scale.number(s)))
+                .map(|(class, _)| of_class(cell, class).map_or("–".into(), |s| scale.number(s)))
                 .collect(),
         }
     });
@@ -155,19 +167,19 @@ fn of_class(cell: &CellView, class: &str) -> Option<f64> {
 }
 
 /// The classes in the order of the legend; without a profile the whole step is one nameless segment.
-fn segments(cell: &CellView, classes: &[String], step: f64, axis: &Axis) -> Vec<(i32, i32, usize, String)> {
+fn segments(cell: &CellView, classes: &[(String, usize)], step: f64, axis: &Axis) -> Vec<(i32, i32, usize, String)> {
     if cell.ops.is_empty() {
         return vec![(0, axis.at(step).max(1), COLOURS, String::new())];
     }
     let (mut end, mut segments) = (0.0, Vec::new());
-    for (colour, class) in classes.iter().enumerate() {
+    for (class, colour) in classes {
         let Some(seconds) = of_class(cell, class).filter(|seconds| *seconds > 0.0) else { continue };
         let left = axis.at(end);
         end += seconds;
         let width = axis.at(end) - left;
         if width > 0 {
             let fits = width >= NAMED && class.chars().count() as i32 * 7 <= width;
-            segments.push((left, width, colour.min(COLOURS), if fits { class.clone() } else { String::new() }));
+            segments.push((left, width, *colour, if fits { class.clone() } else { String::new() }));
         }
     }
     segments

@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::cell::CellView;
+use super::change::ChangeView;
 use super::column::Column;
 use super::mark::{Mark, Tone};
 
@@ -27,6 +28,8 @@ pub struct Slot {
     pub mark: Option<Mark>,
     /// The change against the reference with its sign, or empty.
     pub change: String,
+    /// How deep it is shaded, 0 to 100: by the size of a change that is better or worse.
+    pub heat: u8,
     /// Whether it is blind.
     pub blind: bool,
     /// The interval in the column's scale, or empty.
@@ -118,6 +121,7 @@ pub(crate) fn slot(cell: &CellView, index: usize, column: &Column) -> Slot {
             bar: 0,
             mark,
             change: String::new(),
+            heat: 0,
             blind: false,
             interval: String::new(),
             detail,
@@ -129,11 +133,22 @@ pub(crate) fn slot(cell: &CellView, index: usize, column: &Column) -> Slot {
         text: figure.text.clone(),
         bar: bar(figure.point, column.largest),
         mark: if broken { Some(cell.end.mark) } else { verdict },
+        heat: change.map_or(0, heat),
         change: change.filter(|c| c.raw.effect.is_some()).map_or_else(String::new, |c| c.effect.clone()),
         blind: change.is_some_and(|change| change.blind),
         interval: figure.interval.clone(),
         detail: figure.detail(&column.scale.unit),
     }
+}
+
+/// The change that has the full shade, relative.
+const FULL_SHADE: f64 = 0.05;
+
+fn heat(change: &ChangeView) -> u8 {
+    let told = matches!(change.mark.tone, Tone::Bad | Tone::Good | Tone::Warn);
+    let size = change.raw.effect.filter(|_| told).map_or(0.0, |effect| effect.abs() / FULL_SHADE);
+    // Within 0…100 by construction, so the cast cannot wrap.
+    (size * 100.0).clamp(0.0, 100.0) as u8
 }
 
 fn bar(value: f64, largest: f64) -> u8 {
@@ -171,6 +186,7 @@ fn ended_only(rows: Option<usize>, across: Option<usize>, axes: &[Axis], cells: 
             bar: 0,
             mark: Some(cell.end.mark),
             change: String::new(),
+            heat: 0,
             blind: false,
             interval: String::new(),
             detail: cell.end.reason.clone(),
