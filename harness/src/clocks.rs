@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,19 @@ impl Watch {
     }
 }
 
+/// What the watched GPU did a moment ago, for whoever shows it.
+static LATEST: Mutex<Option<Reading>> = Mutex::new(None);
+
+fn publish(reading: Option<Reading>) {
+    *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = reading;
+}
+
+/// The latest reading of the GPU that is being watched; `None` while none is.
+#[must_use]
+pub fn latest() -> Option<Reading> {
+    *LATEST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// NVML, opened once a process: it holds no context.
 fn open() -> Result<&'static Nvml, ClocksError> {
     static NVML: OnceLock<Result<Nvml, ClocksError>> = OnceLock::new();
@@ -149,7 +162,9 @@ fn watch(uuid: &str, stop: &AtomicBool, worker: &AtomicU32, begun: impl FnOnce()
     let mut readings = Vec::new();
     let mut looked = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        readings.push(read(&device));
+        let reading = read(&device);
+        publish(Some(reading));
+        readings.push(reading);
         if looked.elapsed() >= RARE_PERIOD {
             looked = Instant::now();
             let others = others(&device, worker.load(Ordering::Relaxed)).unwrap_or(0);
@@ -158,6 +173,7 @@ fn watch(uuid: &str, stop: &AtomicBool, worker: &AtomicU32, begun: impl FnOnce()
         }
         std::thread::sleep(PERIOD);
     }
+    publish(None);
     take_xid(errors.as_ref(), &mut watch);
     // The worker has ended: whatever is there now is another's.
     watch.after = state(&device, 0);

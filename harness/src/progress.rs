@@ -1,4 +1,5 @@
-//! What a user sees while a sweep runs: one moving line on a terminal, one plain line per worker elsewhere, all on stderr.
+//! What a user sees while a sweep runs: on a terminal a moving line with the time left, above it the latest cells with their
+//! rounds, speed, clock and power; one plain line per worker elsewhere. All on stderr, for the eye alone: no figure comes from here.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -6,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stepwatch_record::CellId;
 use stepwatch_record::run::{End, RoundRecord, Sample};
+
+use crate::clocks;
 
 /// The progress of one sweep.
 pub struct Progress {
@@ -16,7 +19,23 @@ pub struct Progress {
     cell: String,
     doing: String,
     rate: String,
+    /// Rounds that each cell is to have.
+    rounds: u32,
+    /// Cells that had a round, the latest last.
+    rows: Vec<Row>,
 }
+
+/// One cell as the table above the moving line shows it.
+struct Row {
+    cell: String,
+    /// Its rounds in order, a character each.
+    rounds: String,
+    /// The latest round's speed and what the GPU did.
+    figures: String,
+}
+
+/// The table above the moving line has at most so many rows.
+const MOST_ROWS: usize = 10;
 
 enum How {
     Quiet,
@@ -44,7 +63,16 @@ impl Progress {
             cell: String::new(),
             doing: String::new(),
             rate: String::new(),
+            rounds: 0,
+            rows: Vec::new(),
         }
+    }
+
+    /// How many rounds each cell is to have.
+    #[must_use]
+    pub fn of_rounds(mut self, rounds: u32) -> Self {
+        self.rounds = rounds;
+        self
     }
 
     /// How many workers are to run: `prepare`, rounds, profiles.
@@ -70,7 +98,8 @@ impl Progress {
     pub fn steps(&mut self, warmup: u64, measured: u32, wanted: u32) {
         if let How::Bar(bar) = &self.how {
             let steps = if measured == 0 { format!("warm-up {warmup}") } else { format!("sample {measured}/{wanted}") };
-            bar.set_message(format!("{} · {} · {steps}{}", self.cell, self.doing, self.left()));
+            let now = clocks::latest().map_or_else(String::new, |now| gpu(now.sm_clock_hz, now.power_w));
+            bar.set_message(format!("{} · {} · {steps}{now}{}", self.cell, self.doing, self.left()));
         }
     }
 
@@ -83,6 +112,8 @@ impl Progress {
             let rate = record.tokens as f64 * times.len() as f64 / (total as f64 / 1e9);
             self.rate = format!(" · {} tokens/s", grouped(rate));
         }
+        let last = samples.iter().rev().find(|sample| sample.measured);
+        self.rate.push_str(&last.map_or_else(String::new, |last| gpu(last.sm_clock_hz, last.power_w)));
     }
 
     /// The worker ended.
@@ -94,6 +125,9 @@ impl Progress {
         };
         let line = format!("{} · {} · {line}", self.cell, self.doing);
         let bad = record.end != End::Completed;
+        if record.round.is_some() {
+            self.row(bad);
+        }
         match &self.how {
             How::Quiet if bad => plain(&line),
             How::Quiet => {}
@@ -103,6 +137,7 @@ impl Progress {
                     bar.suspend(|| plain(&line));
                 }
                 bar.set_position(self.done);
+                bar.set_prefix(self.table());
             }
         }
         if let [.., last] = record.output_tail.as_slice()
@@ -110,6 +145,32 @@ impl Progress {
         {
             self.note(&format!("{} · {}", self.cell, last.trim_start_matches("stepwatch: ")));
         }
+    }
+
+    /// Notes how a round of the cell at hand ended, and moves the cell to the end of the table.
+    fn row(&mut self, bad: bool) {
+        let at = self.rows.iter().position(|row| row.cell == self.cell);
+        let mut row = at.map_or_else(
+            || Row { cell: self.cell.clone(), rounds: String::new(), figures: String::new() },
+            |at| self.rows.remove(at),
+        );
+        row.rounds.push(if bad { '✕' } else { '●' });
+        if !bad {
+            self.rate.clone_into(&mut row.figures);
+        }
+        self.rows.push(row);
+    }
+
+    /// The latest rows, aligned, each with a line end.
+    fn table(&self) -> String {
+        let rows = &self.rows[self.rows.len().saturating_sub(MOST_ROWS)..];
+        let width = rows.iter().map(|row| row.cell.chars().count()).max().unwrap_or(0);
+        let line = |row: &Row| {
+            let waiting = (self.rounds as usize).saturating_sub(row.rounds.chars().count());
+            let (cell, waiting) = (&row.cell, "○".repeat(waiting));
+            format!("{cell:width$}  {}{waiting}{}\n", row.rounds, row.figures)
+        };
+        rows.iter().map(line).collect()
     }
 
     /// A worker that need not run, for a reason told before.
@@ -155,7 +216,7 @@ impl Drop for Progress {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{prefix}{bar:24} {pos}/{len} {wide_msg}") {
         bar.set_style(style);
     }
     bar
@@ -163,6 +224,18 @@ fn bar() -> ProgressBar {
 
 fn plain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// ` · 1.71 GHz · 689 W`; what is not known is left out.
+fn gpu(sm_clock_hz: f64, power_w: f64) -> String {
+    let mut text = String::new();
+    if sm_clock_hz > 0.0 {
+        text.push_str(&format!(" · {:.2} GHz", sm_clock_hz / 1e9));
+    }
+    if power_w > 0.0 {
+        text.push_str(&format!(" · {power_w:.0} W"));
+    }
+    text
 }
 
 /// A number to three digits or more, thousands apart.
@@ -183,10 +256,37 @@ fn grouped(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn numbers_are_grouped() {
         for (number, text) in [(12.34, "12.3"), (999.0, "999.0"), (1234.0, "1 234"), (123_456_789.4, "123 456 789")] {
-            assert_eq!(super::grouped(number), text);
+            assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn what_the_gpu_does_is_shown_where_it_is_known() {
+        assert_eq!(gpu(1.712e9, 688.6), " · 1.71 GHz · 689 W");
+        assert_eq!(gpu(f64::NAN, 0.0), "");
+    }
+
+    #[test]
+    fn the_table_shows_the_latest_cells_with_the_rounds_that_they_had() {
+        let mut progress = Progress::new(true).of_rounds(3);
+        for cell in 0..12 {
+            progress.cell = format!("m/{cell}");
+            progress.rate = format!(" · {cell} tokens/s");
+            progress.row(false);
+        }
+        progress.cell = "m/10".into();
+        progress.rate = " · broken".into();
+        progress.row(true);
+        let table = progress.table();
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), MOST_ROWS, "{table}");
+        assert_eq!(lines[9], "m/10  ●✕○ · 10 tokens/s");
+        assert_eq!(lines[8], "m/11  ●○○ · 11 tokens/s");
+        assert_eq!(lines[0], "m/2   ●○○ · 2 tokens/s");
     }
 }

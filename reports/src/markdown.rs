@@ -124,12 +124,14 @@ fn head(view: &View, page: &mut Page) {
 
 /// What somebody must or should look at: cells that ended badly, then changes that are not calm.
 fn problems(view: &View, page: &mut Page) {
-    let ended = |cell: &&CellView| cell.end.mark.tone == Tone::Bad;
-    if view.cells.iter().any(|cell| ended(&cell)) {
-        page.heading("Cells without a good end");
+    // What was skipped has a reason, too; it comes after what went wrong.
+    let mut ended: Vec<&CellView> = view.cells.iter().filter(|cell| cell.end.mark.word != "completed").collect();
+    ended.sort_by_key(|cell| cell.end.mark.tone != Tone::Bad);
+    if !ended.is_empty() {
+        page.heading("Cells that did not complete");
         page.line("| cell | end | reason |");
         page.line("|---|---|---|");
-        for cell in view.cells.iter().filter(ended) {
+        for cell in ended {
             let end = &cell.end;
             page.line(&format!(
                 "| {} | {} {} | {} |",

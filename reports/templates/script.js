@@ -226,6 +226,35 @@ if (trendFilter) {
   };
 }
 
+/* The numbers behind a trend: a table of its nights, made when it is asked for. */
+var whole = null;
+figures.forEach(function (figure, index) {
+  var button = make('button', 'Values');
+  button.type = 'button';
+  button.setAttribute('aria-expanded', 'false');
+  button.onclick = function () {
+    var old = figure.querySelector('.values');
+    button.setAttribute('aria-expanded', old ? 'false' : 'true');
+    if (old) { old.remove(); return; }
+    whole = whole || unpacked();
+    var trend = whole.history.trends[index], box = make('div', '', 'scroll values'), table = make('table', '', 'list');
+    box.tabIndex = 0;
+    box.setAttribute('role', 'region');
+    box.setAttribute('aria-label', 'Values of ' + trend.cell);
+    var head = table.createTHead().insertRow(), body = table.createTBody();
+    ['day', 'run', trend.metric].forEach(function (name) { var th = make('th', name); th.scope = 'col'; head.appendChild(th); });
+    trend.values.forEach(function (value, night) {
+      var row = body.insertRow();
+      [whole.history.nights[night][1], whole.history.nights[night][0], value === null ? '–' : String(value)]
+        .forEach(function (text) { row.insertCell().textContent = text; });
+      row.lastChild.className = 'n';
+    });
+    box.appendChild(table);
+    figure.appendChild(box);
+  };
+  figure.querySelector('figcaption').appendChild(button);
+});
+
 /* From one cell to any other: the profiles that the page holds, laid out as the pairs above are. */
 var fall = $('any-fall'), profiled = [];
 function seconds(value) {

@@ -292,7 +292,7 @@ fn sweep(
     known: &KnownFiles,
 ) -> Result<Exit, CommandError> {
     let manifest = &planned.manifest;
-    let mut progress = Progress::new(args.quiet);
+    let mut progress = Progress::new(args.quiet).of_rounds(manifest.rounds);
     let sweep = Sweep {
         cells: &planned.cells,
         groups: runner::groups(&planned.cells, manifest.asked.against.as_ref()),

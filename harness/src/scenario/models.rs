@@ -64,6 +64,11 @@ impl Models {
         self.broken.iter().any(|broken| broken == name)
     }
 
+    /// Whether a model says what size it is believed to have: to be checked is use enough.
+    pub(super) fn is_labelled(&self, name: &str) -> bool {
+        self.own.get(name).is_some_and(|model| model.label.is_some())
+    }
+
     /// The scenario's own models with where they stand.
     pub(super) fn own(&self) -> impl Iterator<Item = (&str, Range<usize>)> {
         self.own.iter().map(|(name, model)| (name.as_str(), model.place.clone()))

@@ -220,7 +220,7 @@ fn warn_of_unused(
         let title = format!("no cell uses the {what} {}", quoted(name));
         problems.push(Problem::at(place, title, format!("name it in a [[matrix]]: {what} = \"{name}\"")).warning());
     };
-    for (name, place) in models.own().filter(|(name, _)| !used_models.contains(*name)) {
+    for (name, place) in models.own().filter(|(name, _)| !used_models.contains(*name) && !models.is_labelled(name)) {
         warn("model", name, place);
     }
     for (name, declared) in workloads.iter().filter(|(name, _)| !used_workloads.contains(name.as_str())) {

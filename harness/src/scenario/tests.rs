@@ -393,6 +393,11 @@ fn a_wrong_size_label_is_a_finding_and_a_warning() {
     assert_eq!(scenario.findings.len(), 1);
     assert_eq!(scenario.findings[0].sentence, "350M declared, 454.2 M built: model `m`");
     assert_eq!(scenario.warnings.errors(), 0);
+    // To be checked is use enough for a model that no cell runs; one without a label is a slip.
+    let beside = "[[matrix]]\nmodel = \"tiny\"\n[models.m]\ndim = 1024\nlayers = 24\nheads = 16\n";
+    assert!(good(beside).warnings.to_string().contains("no cell uses the model `m`"));
+    let labelled = good(&format!("{beside}params = \"454.2M\"\n"));
+    assert!(labelled.warnings.is_empty() && labelled.findings.is_empty(), "{}", labelled.warnings);
 }
 
 #[test]
@@ -403,7 +408,13 @@ fn every_scenario_of_the_repository_passes_without_a_word() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             let scenario = load(&path, &LoadOptions::default()).unwrap_or_else(|errors| panic!("{errors}"));
-            assert!(scenario.warnings.is_empty(), "{}", scenario.warnings);
+            // The study quotes a size that is wrong on purpose: that this is told is part of its answer.
+            let quoted: Vec<&str> = scenario.findings.iter().map(|finding| finding.sentence.as_str()).collect();
+            if path.ends_with("fp8-study.toml") {
+                assert_eq!(quoted, ["350M declared, 454.2 M built: model `quoted-350m`"]);
+            } else {
+                assert!(scenario.warnings.is_empty(), "{}", scenario.warnings);
+            }
             seen += 1;
         }
     }
