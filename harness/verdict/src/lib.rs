@@ -3,6 +3,7 @@
 //! Everything here is a pure function of [`stepwatch_record`] data. This crate may not know where records are kept, how
 //! they were measured or how a report draws them; it touches no file, clock or process.
 
+pub mod backtest;
 pub mod claims;
 pub mod compare;
 pub mod compatible;

@@ -1,5 +1,6 @@
 //! Tests of the whole judgement on scripted runs, and simulations of its error rates.
 
+mod backtest;
 mod canary;
 mod claims;
 mod error_rates;
