@@ -10,6 +10,7 @@ use stepwatch_record::run::Run;
 use stepwatch_record::trend::History;
 use stepwatch_reports::view::View;
 use stepwatch_verdict::compare::Comparison;
+use stepwatch_verdict::looks::{self, Doubt};
 use stepwatch_verdict::pairs::{self, Sides};
 
 use crate::baseline;
@@ -82,6 +83,12 @@ impl Judgement {
             Some(sides) => Comparison::of_sides(&self.run, sides),
             None => Comparison::new(&self.run, &self.summary, &self.reference),
         }
+    }
+
+    /// What is in doubt and could be settled by extra rounds, the most valuable first.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<Doubt> {
+        looks::doubts(&self.comparison(), &self.conclusion.changes, &self.conclusion.claims)
     }
 
     /// What the reports are made from.

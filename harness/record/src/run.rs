@@ -260,10 +260,22 @@ pub struct Asked {
     /// `--against`: what every round was alternated with, and which cell stands beside which.
     #[serde(default)]
     pub against: Option<Against>,
+    /// `--budget`: time for extra rounds of cells in doubt.
+    #[serde(default)]
+    pub budget: Option<Budget>,
     /// What is wrong with the question itself, found while planning (a size label that does not fit): part of every
     /// conclusion that is drawn of the run.
     #[serde(default)]
     pub findings: Vec<crate::finding::Finding>,
+}
+
+/// Time for extra rounds where the doubt is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Wall time that extra rounds may take, seconds.
+    pub seconds: f64,
+    /// Rounds that a cell may have with them.
+    pub rounds_max: u32,
 }
 
 /// One part of a sweep that is run in several places.

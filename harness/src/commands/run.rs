@@ -1,6 +1,7 @@
 //! `stepwatch run`: scenarios in, run folders, verdicts and reports out; or an interrupted run gone on with.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use stepwatch_record::machine::Machine;
 use stepwatch_record::run::{Asked, Run as StoredRun, RunManifest, Shard};
@@ -15,7 +16,7 @@ use crate::runner::{self, Stopped, Sweep, tree};
 use crate::scenario::known::KnownFiles;
 use crate::scenario::{self, BackendChoice, LoadOptions, PlannedCell, Scenario, Work};
 use crate::store::{self, RunWriter};
-use crate::{device, interrupt, machine, other_side};
+use crate::{budget, device, interrupt, machine, other_side};
 
 /// Runs every cell of a scenario, compares with the accepted baseline and writes the report.
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,9 @@ pub struct Run {
     /// Alternate every round with another stepwatch binary, or with another workload of the scenario, and judge the pairs.
     #[arg(long, value_name = "BINARY|WORKLOAD", conflicts_with_all = ["baseline", "no_compare", "shard"])]
     against: Option<String>,
+    /// Spend up to this time, such as 30min, on extra rounds of cells in doubt, up to the scenario's `rounds.max`.
+    #[arg(long, value_name = "TIME", value_parser = budget::parse, conflicts_with_all = ["rounds", "shard", "resume"])]
+    budget: Option<Duration>,
     /// Compare with nothing.
     #[arg(long)]
     no_compare: bool,
@@ -121,6 +125,7 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
         profile: args.profile,
         shard: args.shard,
         against: None,
+        budget: None,
         findings: Vec::new(),
     };
     let scenario = load_scenario(path, &asked)?;
@@ -140,7 +145,9 @@ fn plan(args: &Run, path: &Path) -> Result<Planned, CommandError> {
     }
     let machine = machine::used(args.identify, answer.as_ref(), asked.device.as_deref());
     let gpu = watched(&machine, &backend);
-    let asked = Asked { against: sides.as_ref().map(|sides| sides.against.clone()), ..asked };
+    let budget = args.budget.map(|time| budget::of(time, &scenario.measure)).transpose();
+    let budget = budget.map_err(|why| CommandError::usage(format!("{}: {why}", path.display())))?;
+    let asked = Asked { against: sides.as_ref().map(|sides| sides.against.clone()), budget, ..asked };
     let request = Request { backend, seed: args.seed, machine, identify: args.identify, asked };
     let mut manifest = ledger::new(&scenario, &cells, &request);
     manifest.notes.extend(sides.into_iter().flat_map(|sides| sides.notes));
@@ -304,7 +311,10 @@ fn sweep(
         gpu: planned.gpu.as_deref(),
         profile: manifest.asked.profile || args.profile,
     };
-    let outcome = runner::run(&sweep, &mut writer, before, &mut progress);
+    let mut outcome = runner::run(&sweep, &mut writer, before, &mut progress);
+    if let (Ok(()), Some(budget)) = (&outcome, &manifest.asked.budget) {
+        outcome = budget::spend(&sweep, budget, &planned.folder, (against, known), &mut writer, &mut progress)?;
+    }
     progress.finish();
     drop(writer);
     let again = format!("go on with: stepwatch run --resume {}", quoted(&planned.folder));

@@ -3,6 +3,7 @@
 //! The parent side: it starts workers, decides, and stores. It never opens a GPU and computes no statistics.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use stepwatch_record::CellId;
 use stepwatch_record::against::Against;
@@ -107,6 +108,56 @@ pub fn run(
         profile_all(sweep, writer, &mut known, show)?;
     }
     Ok(())
+}
+
+/// Extra rounds of one cell: from the first of these numbers up to the second, which is none of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extra {
+    /// The cell's place.
+    pub cell: usize,
+    /// The first.
+    pub from: u32,
+    /// Behind the last.
+    pub to: u32,
+    /// What one is expected to take, seconds.
+    pub seconds: f64,
+}
+
+/// Runs extra rounds of some cells, interleaved like all rounds, while what each group is expected to take ends before
+/// `until`; says whether all were run. `before` is the run so far.
+///
+/// # Errors
+/// As [`run`].
+pub fn extend(
+    sweep: &Sweep<'_>,
+    extra: &[Extra],
+    until: Instant,
+    writer: &mut RunWriter,
+    before: &Run,
+    show: &mut Progress,
+) -> Result<bool, Stopped> {
+    let mut known: Vec<Known> = sweep.cells.iter().map(|planned| remember(planned, Some(before))).collect();
+    let of = |cell: usize| extra.iter().find(|extra| extra.cell == cell);
+    let chosen = |group: &Vec<usize>| group.iter().copied().filter(|cell| of(*cell).is_some()).collect::<Vec<usize>>();
+    let groups: Vec<Vec<usize>> = sweep.groups.iter().map(chosen).filter(|group| !group.is_empty()).collect();
+    let rounds = extra.iter().map(|extra| extra.to).max().unwrap_or(0);
+    let longer = Sweep { groups, rounds, profile: false, ..*sweep };
+    show.begin(&[0, u64::from(extra.iter().map(|extra| extra.to - extra.from).sum::<u32>()), 0]);
+    let mut resting = Resting::default();
+    for round in extra.iter().map(|extra| extra.from).min().unwrap_or(rounds)..rounds {
+        for group in order::grouped(sweep.seed, round, &longer.groups) {
+            let now: Vec<&Extra> = group.iter().filter_map(|cell| of(*cell)).collect();
+            let now: Vec<&Extra> = now.into_iter().filter(|extra| (extra.from..extra.to).contains(&round)).collect();
+            let takes: f64 = now.iter().map(|extra| extra.seconds).sum();
+            if !now.is_empty() && Instant::now() + Duration::from_secs_f64(takes) > until {
+                return Ok(false);
+            }
+            for extra in now {
+                run_round(&longer, round, extra.cell, writer, &mut known[extra.cell], &mut resting, show)?;
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// How many workers are still to run: `prepare`, rounds, profiles.

@@ -53,14 +53,20 @@ pub fn permutation(seed: u64, round: u32, cells: usize) -> Vec<usize> {
 /// Keeps the order within groups apart from the order of the groups.
 const WITHIN: u64 = 0x6a09_e667_f3bc_c909;
 
-/// The order of one round in which groups of cells stay together: the groups in a fresh order, and the members of each.
+/// One round in which groups of cells stay together: the groups in a fresh order, and the members of each.
+#[must_use]
+pub fn grouped(seed: u64, round: u32, groups: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let members = |group: usize| -> Vec<usize> {
+        let own = SplitMix64::new(seed ^ WITHIN ^ (group as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).next();
+        permutation(own, round, groups[group].len()).into_iter().map(|member| groups[group][member]).collect()
+    };
+    permutation(seed, round, groups.len()).into_iter().map(members).collect()
+}
+
+/// [`grouped`], one cell behind the other.
 #[must_use]
 pub fn of_groups(seed: u64, round: u32, groups: &[Vec<usize>]) -> Vec<usize> {
-    let members = |group: usize| {
-        let own = SplitMix64::new(seed ^ WITHIN ^ (group as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).next();
-        permutation(own, round, groups[group].len()).into_iter().map(move |member| groups[group][member])
-    };
-    permutation(seed, round, groups.len()).into_iter().flat_map(members).collect()
+    grouped(seed, round, groups).into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -115,6 +115,12 @@ pub struct PlannedCell {
     pub program: Option<PathBuf>,
 }
 
+/// A time with its unit (ms, s, min, h), such as `5min`; `None` unless it is at least 1 s and at most a week.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    read::duration(text)
+}
+
 /// Whether a name is that of a workload: the built-in step, or one that the scenario declares.
 #[must_use]
 pub fn is_workload(name: &str, scenario: &Scenario) -> bool {

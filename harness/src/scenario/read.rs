@@ -231,7 +231,7 @@ pub(super) fn scalar(value: &DeValue<'_>) -> Option<Scalar> {
 }
 
 /// `30s`, `5min`, `2h`, `1.5h`, `500ms`; at least a second, at most a week.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (amount, unit) = text.split_at(unit_at);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod against;
+mod budget;
 mod commands;
 mod ends;
 mod faults;

@@ -5,6 +5,7 @@ use stepwatch_record::comparison::{ClaimVerdict, JudgedClaim, JudgedPair};
 use stepwatch_record::figure::Summary;
 use stepwatch_record::run::{Claim, ClaimPair, End, Run};
 
+use crate::looks::Looks;
 use crate::ratio::{Ratio, Ratios};
 use crate::wording::{fine_percent, is_speed, number};
 
@@ -83,6 +84,9 @@ fn judge_pair(
         why,
     };
     let undecided = |ratio, why| judged(ClaimVerdict::Undecided, ratio, why);
+    let rounds = |cell: &CellId| summary.cell(cell).map_or(0, |figures| figures.rounds);
+    let looks = Looks::of(&run.manifest).map_or(1.0, |looks| looks.share_of_pair(rounds(&pair.of), rounds(&pair.over)));
+    let confidence = 1.0 - (1.0 - confidence) * looks;
     if let Some(why) = not_completed(summary, &pair.of).or_else(|| not_completed(summary, &pair.over)) {
         return undecided(None, why);
     }

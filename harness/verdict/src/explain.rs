@@ -9,6 +9,7 @@ use stepwatch_record::run::{Better, Policy, Round, Sample};
 use crate::compare::{Comparison, Effect, POWER, decide};
 use crate::compatible;
 use crate::findings::is_held_down;
+use crate::looks::Looks;
 use crate::stats;
 use crate::wording::{change, change_range, count, fine_percent, number, percent, spoken, value};
 
@@ -128,6 +129,11 @@ fn interval(comparison: &Comparison<'_>, judged: &Change) -> Option<String> {
     } else {
         format!("shared equally by {family} gated comparisons, {} each", percent(policy.false_alarms / family as f64))
     };
+    let look = Looks::of(&comparison.run.manifest).zip(comparison.summary.cell(&judged.cell)).map(|(looks, cell)| {
+        let look = looks.at(cell.rounds);
+        format!("; its look {look} of {} has {} of that", looks.count(), percent(looks.share(look)))
+    });
+    let share = share + &look.unwrap_or_default();
     Some(format!(
         "change: {}, interval {} at {} confidence: the chance of any false red in the run is {}, {share}",
         change(&judged.metric, effect),
@@ -240,7 +246,7 @@ fn sight(judged: &Change, effect: &Effect, policy: &Policy) -> Vec<String> {
 }
 
 /// The fewest rounds of this run at which the policy's `detect` would be seen; `None` if none up to 1000 do.
-fn rounds_to_see(effect: &Effect, better: Better, policy: &Policy, confidence: f64) -> Option<u32> {
+pub(crate) fn rounds_to_see(effect: &Effect, better: Better, policy: &Policy, confidence: f64) -> Option<u32> {
     let sees = |rounds: u32| {
         let df = effect.df + f64::from(rounds) - f64::from(effect.rounds);
         let more = Effect { rounds, df, ..effect.clone() };

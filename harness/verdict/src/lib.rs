@@ -14,6 +14,7 @@ pub mod findings;
 pub mod gains;
 mod headline;
 pub mod history;
+pub mod looks;
 pub mod method;
 pub mod pairs;
 pub mod policy;

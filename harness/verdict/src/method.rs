@@ -5,6 +5,7 @@ use stepwatch_record::run::Run;
 use crate::compare::Comparison;
 use crate::compare::POWER;
 use crate::figures::CONFIDENCE;
+use crate::looks;
 use crate::wording::{count, fine_percent, percent};
 
 /// The method of a run's figures and comparison.
@@ -43,6 +44,7 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
         ));
     }
     if comparison.usable.is_empty() {
+        lines.extend(looks::method(run));
         lines.push(if comparison.given.is_empty() {
             "No reference: nothing was compared over time.".to_owned()
         } else {
@@ -81,6 +83,7 @@ pub fn method(run: &Run, comparison: &Comparison<'_>) -> Vec<String> {
         fine_percent(comparison.confidence()),
         percent(policy.false_alarms)
     ));
+    lines.extend(looks::method(run));
     lines.push(format!(
         "Regressed: the interval excludes no change and the estimate passes {}. Unchanged: the whole interval within ± {}. \
          Blind: a worsening of {} would be found with a probability under {}.",

@@ -79,12 +79,19 @@ pub(crate) fn provenance(run: &Run, conclusion: &Conclusion, cells: &[CellView])
         settings: settings(manifest),
         scenario_text: scenario_text(&manifest.scenario_text),
         ledger,
-        rounds: format!("{} of {} planned rounds have a record", run.rounds.len(), planned),
+        rounds: rounds(run, planned),
         notes: manifest.notes.iter().map(|line| clean::line(line)).collect(),
         damage: run.damage.iter().map(|line| clean::line(line)).collect(),
         method: conclusion.method.iter().map(|line| clean::line(line)).collect(),
         command: command.join(" "),
     }
+}
+
+/// How many planned rounds have a record, and how many were run beyond the plan.
+fn rounds(run: &Run, planned: usize) -> String {
+    let extra = run.rounds.iter().filter(|round| round.record.round.is_some_and(|n| n >= run.manifest.rounds)).count();
+    let text = format!("{} of {planned} planned rounds have a record", run.rounds.len() - extra);
+    if extra == 0 { text } else { format!("{text}, and {}", format::count(extra, "extra round", "extra rounds")) }
 }
 
 /// The text line by line, so that the bound on a single text does not cut a long file.

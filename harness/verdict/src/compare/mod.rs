@@ -19,6 +19,7 @@ pub use effect::{Effect, Scale, effects};
 
 use self::cause::Spent;
 use crate::figures::{Omission, omissions};
+use crate::looks::Looks;
 use crate::pairs::Sides;
 use crate::wording::is_speed;
 use crate::{compatible, pairs, work};
@@ -119,13 +120,21 @@ impl<'data> Comparison<'data> {
         self.canary_shift().filter(Shift::is_shown)
     }
 
+    /// Confidence of one cell's intervals: with a budget for extra rounds, what its look has of [`Self::confidence`].
+    #[must_use]
+    pub fn confidence_of(&self, cell: &CellFigures) -> f64 {
+        let Some(looks) = Looks::of(&self.run.manifest) else { return self.confidence() };
+        let other = self.usable.iter().filter(|_| self.paired).filter_map(|other| other.cell(&cell.cell.id));
+        let rounds = other.map(|other| other.rounds).chain([cell.rounds]).max().unwrap_or(cell.rounds);
+        1.0 - (1.0 - self.confidence()) * looks.share(looks.at(rounds))
+    }
+
     /// Every change: planned cells in the order of the manifest with gated metrics first, then cells only the reference has.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let (gated, informing): (Vec<&Metric>, Vec<&Metric>) =
             self.run.manifest.metrics.iter().partition(|metric| self.gated(&metric.name));
         let metrics: Vec<&Metric> = gated.into_iter().chain(informing).collect();
-        let confidence = self.confidence();
         let effects: Vec<Vec<Option<Effect>>> = metrics.iter().map(|metric| self.effects(&metric.name)).collect();
         let mut changes = Vec::new();
         for (index, cell) in self.summary.cells.iter().enumerate() {
@@ -140,6 +149,7 @@ impl<'data> Comparison<'data> {
             let of = |name: &str| metrics.iter().zip(&effects).find(|(m, _)| m.name == name)?.1[index].as_ref();
             let spent =
                 Spent { joules: of("joules_per_token"), clock: of("sm_clock_hz"), cycles: of("cycles_per_step") };
+            let confidence = self.confidence_of(cell);
             let of_metric = |(metric, effects): (&&Metric, &Vec<Option<Effect>>)| {
                 let effect = effects[index].as_ref();
                 let mut change = self.of_metric(cell, metric, effect, confidence)?;

@@ -12,12 +12,12 @@ use crate::compare::Comparison;
 use crate::stats::{self, Group};
 
 /// Upper limit for a rate of at most `rate` seen in `trials`.
-fn at_most(rate: f64, trials: usize) -> f64 {
+pub(super) fn at_most(rate: f64, trials: usize) -> f64 {
     rate + 4.0 * (rate * (1.0 - rate) / trials as f64).sqrt()
 }
 
 /// A summary with one metric; `logs[cell][round]` are logs of its values. Skips the records, which are not what is tested.
-fn summary(logs: &[Vec<f64>]) -> Summary {
+pub(super) fn summary(logs: &[Vec<f64>]) -> Summary {
     let metric = Metric { name: "tokens_per_second".into(), unit: "1/s".into(), better: Better::Higher };
     let cell = |(i, logs): (usize, &Vec<f64>)| CellFigures {
         cell: Cell {
@@ -48,7 +48,7 @@ fn summary(logs: &[Vec<f64>]) -> Summary {
     Summary { cells: logs.iter().enumerate().map(cell).collect(), ..Script::new("simulated").summary() }
 }
 
-fn planned() -> Run {
+pub(super) fn planned() -> Run {
     let mut run = Script::new("simulated").run;
     run.manifest.metrics.retain(|metric| metric.name == "tokens_per_second");
     run

@@ -7,6 +7,7 @@ mod error_rates;
 mod explain;
 mod figures;
 mod findings;
+mod looks;
 mod pairs;
 mod properties;
 pub(crate) mod random;
