@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use stepwatch_model::config::StepConfig;
 use stepwatch_model::probe;
 use stepwatch_model::session::{self, Backend, Session, SessionError, StepTime};
+use stepwatch_record::ceiling::Ceiling;
 use stepwatch_record::machine::Library;
 use stepwatch_record::message::{Canary, FromWorker, Ready};
 use stepwatch_record::plan::{Plan, SkippedPass, Verification};
@@ -83,6 +84,19 @@ pub fn profile(
 ) -> Result<Vec<OpClass>, Ended> {
     let ops = session::profile(config, backend, plan_of(plan)?.as_ref(), seed)?;
     ops.iter().map(convert).collect()
+}
+
+/// What the device sustains: its UUID, and the ceilings.
+///
+/// # Errors
+/// [`Ended`] when it cannot; on a CPU nothing is bounded by it.
+pub fn ceilings(backend: Backend, began: std::time::Instant) -> Result<(String, Vec<Ceiling>), Ended> {
+    if backend != Backend::Cuda {
+        return Err(SessionError::Unsupported("ceilings are a GPU's".to_owned()).into());
+    }
+    let (gpu, found) = probe::ceilings(began)?;
+    let all = found.iter().map(convert).collect::<Result<_, _>>()?;
+    Ok((gpu, all))
 }
 
 /// The step at which an injected fault strikes: samples were sent by then.
@@ -217,6 +231,24 @@ mod tests {
         let ours: Plan = convert(&plan).unwrap();
         let back: stepwatch_model::plan::Plan = convert(&ours).unwrap();
         assert_eq!((ours.hash.as_str(), back), ("abc", plan));
+    }
+
+    #[test]
+    fn ceilings_have_one_form_on_both_sides() {
+        let found = probe::Ceiling {
+            work: probe::Work::Fp8Product,
+            per_second: 1e15,
+            seconds: 2.0,
+            from_ns: 3,
+            to_ns: 5,
+            sm_clock_hz: None,
+        };
+        let ours: Ceiling = convert(&found).unwrap();
+        assert_eq!(
+            (ours.work, ours.per_second, ours.power_w),
+            (stepwatch_record::ceiling::Work::Fp8Product, 1e15, None)
+        );
+        assert!(matches!(ceilings(Backend::Cpu, std::time::Instant::now()), Err(Ended(SessionError::Unsupported(_)))));
     }
 
     #[test]

@@ -86,6 +86,21 @@ impl Timeline {
             [later.checked_sub(1), Some(later)].into_iter().flatten().filter_map(|index| self.readings.get(index));
         around.filter(near).min_by_key(distance)
     }
+
+    /// Mean power between two moments, W; `None` where nothing was read then.
+    #[must_use]
+    pub fn mean_power_w(&self, from: Instant, to: Instant) -> Option<f64> {
+        let within = self.readings.iter().filter(|reading| (from..=to).contains(&reading.at));
+        let watts: Vec<f64> = within.map(|reading| reading.power_w).filter(|watts| watts.is_finite()).collect();
+        (!watts.is_empty()).then(|| watts.iter().sum::<f64>() / watts.len() as f64)
+    }
+
+    /// The least power that was read, W.
+    #[must_use]
+    pub fn least_power_w(&self) -> Option<f64> {
+        let watts = self.readings.iter().map(|reading| reading.power_w).filter(|watts| watts.is_finite());
+        watts.reduce(f64::min)
+    }
 }
 
 /// A GPU being watched from another thread.
@@ -347,6 +362,20 @@ mod tests {
             let found = line.at(origin + Duration::from_millis(offset)).map(|reading| reading.sm_clock_hz);
             assert_eq!(found, expected, "at {offset} ms");
         }
+    }
+
+    #[test]
+    fn power_is_the_mean_between_two_moments_and_the_least_of_all() {
+        let origin = Instant::now();
+        let mut line = timeline(&[0, 20, 40, 60], origin);
+        for (reading, watts) in line.readings.iter_mut().zip([70.0, 600.0, 700.0, f64::NAN]) {
+            reading.power_w = watts;
+        }
+        let at = |ms| origin + Duration::from_millis(ms);
+        assert_eq!(line.mean_power_w(at(10), at(60)), Some(650.0));
+        assert_eq!(line.mean_power_w(at(50), at(60)), None);
+        assert_eq!(line.least_power_w(), Some(70.0));
+        assert_eq!(timeline(&[], origin).least_power_w(), None);
     }
 
     #[test]

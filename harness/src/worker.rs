@@ -1,4 +1,5 @@
-//! The child: one process that prepares, measures or profiles one cell by the built-in step, and speaks the protocol.
+//! The child: one process that prepares, measures or profiles one cell by the built-in step, or finds what its device sustains, and
+//! speaks the protocol.
 //!
 //! It decides nothing: it runs steps and sends their times until it is told to stop. Only messages go to the stream that
 //! was standard output; nothing else that prints can break the protocol.
@@ -86,6 +87,12 @@ fn serve(asked: &Asked, backend: &str, began: Instant, stop: &AtomicBool, line: 
         Mode::Profile => {
             let ops = builtin::profile(&config, backend, &asked.plan, asked.seed)?;
             send(line, &FromWorker::Ops { ops })?;
+            send(line, &FromWorker::Finished(Finished::default()))?;
+            Ok(())
+        }
+        Mode::Ceilings => {
+            let (gpu, all) = builtin::ceilings(backend, began)?;
+            send(line, &FromWorker::Ceilings { gpu, all })?;
             send(line, &FromWorker::Finished(Finished::default()))?;
             Ok(())
         }

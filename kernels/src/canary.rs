@@ -96,7 +96,7 @@ fn time(gpu: &Gpu, block: impl Fn() -> Result<(), GpuError>) -> Result<Vec<f64>,
 }
 
 /// Random bf16 values in ±[1, 2): what a product costs in watts, and so in clock, depends on its operands' bits.
-fn operand_bytes(bytes: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn operand_bytes(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     // A megabyte of them, repeated: making all of it would take longer than the canary.
     let pattern: Vec<u8> = (0..1 << 19)

@@ -8,6 +8,7 @@ pub mod adamw;
 pub mod attention;
 pub mod canary;
 pub mod cast;
+pub mod ceiling;
 pub mod cross_entropy;
 pub mod dtype;
 pub mod embedding;

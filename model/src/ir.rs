@@ -7,6 +7,8 @@ use stepwatch_kernels::Dtype;
 use stepwatch_kernels::fused::Pattern;
 use stepwatch_kernels::op::{Access, Class, Op};
 
+use crate::linear::Linear;
+
 /// A tensor of a [`Step`], by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -178,6 +180,20 @@ impl Node {
                 _ => self.op.class(),
             },
             op => op.class(),
+        }
+    }
+
+    /// The same in words as records have it, matrix products by what they are for.
+    #[must_use]
+    pub fn booked_class(&self) -> String {
+        let class = self.class();
+        let roles = ["forward", "input gradient", "weight gradient"];
+        // A product that adds the residual says so behind its role.
+        let label = self.label.split(" + ").next().unwrap_or_default();
+        match roles.into_iter().find(|role| label.ends_with(role)) {
+            Some(_) if class == Class::Gemm && label.starts_with(Linear::Head.name()) => "gemm head".to_owned(),
+            Some(role) if class == Class::Gemm => format!("gemm {role}"),
+            _ => class.name().to_owned(),
         }
     }
 

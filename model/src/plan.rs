@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use stepwatch_kernels::Dtype;
+use stepwatch_kernels::op::Op;
 
 use crate::ir::Step;
 use crate::passes::{Compiled, place};
@@ -29,6 +31,9 @@ pub struct Plan {
     /// Least bytes of one step, by the ops' own counts.
     #[serde(default)]
     pub bytes: f64,
+    /// The same by what the ops are, in the order of their first.
+    #[serde(default)]
+    pub work: Vec<OpWork>,
     /// Bytes of device memory the plan places.
     #[serde(default)]
     pub memory_bytes: u64,
@@ -41,6 +46,23 @@ pub struct Plan {
     /// Seconds spent to search for algorithms.
     #[serde(default)]
     pub search_seconds: f64,
+}
+
+/// What ops of one kind do in one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpWork {
+    /// Their class, as profiles have it.
+    pub class: String,
+    /// What they do in the model, such as `gate-up forward`.
+    pub label: String,
+    /// What they multiply: `fp8`, `bf16` or `fp32`.
+    pub arithmetic: String,
+    /// How many.
+    pub count: u64,
+    /// Their FLOPs together.
+    pub flops: f64,
+    /// Their least bytes together.
+    pub bytes: f64,
 }
 
 /// A pass that was asked for and does nothing here.
@@ -103,6 +125,7 @@ impl Plan {
             ops: step.ops.len() as u64,
             flops: step.ops.iter().map(|node| node.op.flops()).sum(),
             bytes: step.ops.iter().map(|node| node.op.bytes()).sum(),
+            work: work(step),
             memory_bytes: memory_bytes(step),
             algorithms: BTreeMap::new(),
             compile_seconds,
@@ -122,6 +145,44 @@ impl Plan {
             self.hash = hex(&digest.finalize());
         }
         self.algorithms = algorithms;
+    }
+}
+
+/// Work and traffic of a step by class, label and arithmetic.
+fn work(step: &Step) -> Vec<OpWork> {
+    let mut found: Vec<OpWork> = Vec::new();
+    for node in &step.ops {
+        let (class, arithmetic) = (node.booked_class(), arithmetic(&node.op));
+        let same =
+            |known: &&mut OpWork| known.class == class && known.label == node.label && known.arithmetic == arithmetic;
+        let (flops, bytes) = (node.op.flops(), node.op.bytes());
+        match found.iter_mut().find(same) {
+            Some(known) => {
+                (known.count, known.flops, known.bytes) = (known.count + 1, known.flops + flops, known.bytes + bytes);
+            }
+            None => found.push(OpWork {
+                class,
+                label: node.label.clone(),
+                arithmetic: arithmetic.to_owned(),
+                count: 1,
+                flops,
+                bytes,
+            }),
+        }
+    }
+    found
+}
+
+/// The format that an op multiplies in.
+fn arithmetic(op: &Op) -> &'static str {
+    let dtype = match op {
+        Op::Gemm(gemm) => gemm.a.dtype,
+        other => other.signature().first().map_or(Dtype::Bf16, |param| param.dtype),
+    };
+    match dtype {
+        Dtype::F32 => "fp32",
+        dtype if dtype.is_fp8() && matches!(op, Op::Gemm(_)) => "fp8",
+        _ => "bf16",
     }
 }
 

@@ -1,11 +1,12 @@
-//! What a machine can do, beside any cell: the probe of drivers and libraries, and the canary, the same fixed work before and
-//! after every round. It may not know the step, nor what is concluded from its readings.
+//! What a machine can do, beside any cell: the probe of drivers and libraries; the canary, the same fixed work before and after
+//! every round; the ceilings, held for seconds once a run. It may not know the step, nor what is concluded from its readings.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use stepwatch_kernels::canary;
+use stepwatch_kernels::ceiling::{self, Held};
 use stepwatch_kernels::gpu::{Gpu, fault};
 use stepwatch_kernels::timer::median;
 
@@ -64,6 +65,56 @@ pub(crate) fn gpu_canary(gpu: &Gpu) -> Result<Canary, SessionError> {
     let canary::Reading { flops_per_second, flops_spread, bytes_per_second, bytes_spread, sm_clock_hz } =
         canary::run(gpu)?;
     Ok(Canary { flops_per_second, flops_spread, bytes_per_second, bytes_spread, sm_clock_hz })
+}
+
+/// Work that is held to find a ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// A bf16 product.
+    Bf16Product,
+    /// An FP8 product with fast accumulation.
+    Fp8Product,
+    /// A copy in device memory.
+    Copy,
+}
+
+/// What a GPU sustains of one kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Of what.
+    pub work: Work,
+    /// FLOP/s, or bytes read and written a second.
+    pub per_second: f64,
+    /// For how long it was held, s.
+    pub seconds: f64,
+    /// When it began to count, ns since the worker's start.
+    pub from_ns: u64,
+    /// When it ended, ns since the worker's start.
+    pub to_ns: u64,
+    /// SM clock meanwhile, Hz.
+    pub sm_clock_hz: Option<f64>,
+}
+
+/// The ceilings of the GPU, by UUID, each held for 2 s after half a second in which clock and power settle. What it cannot do is
+/// left out. `began` is the worker's start.
+///
+/// # Errors
+/// What is missing, or whatever ends the device.
+pub fn ceilings(began: Instant) -> Result<(String, Vec<Ceiling>), SessionError> {
+    let gpu = Gpu::open(0)?;
+    let mut found = Vec::new();
+    for (work, kind) in [
+        (Work::Bf16Product, ceiling::Work::Bf16Product),
+        (Work::Fp8Product, ceiling::Work::Fp8Product),
+        (Work::Copy, ceiling::Work::Copy),
+    ] {
+        let Some(Held { per_second, seconds, sm_clock_hz, between }) = ceiling::hold(&gpu, kind)? else { continue };
+        let since = |moment: Instant| u64::try_from(moment.duration_since(began).as_nanos()).unwrap_or(u64::MAX);
+        let (from_ns, to_ns) = (since(between.0), since(between.1));
+        found.push(Ceiling { work, per_second, seconds, from_ns, to_ns, sm_clock_hz });
+    }
+    Ok((gpu.facts().uuid.clone(), found))
 }
 
 /// The end of a session that a fault of [`FAULTS`] would bring; for tests of what comes after it.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use stepwatch_kernels::Precision;
 use stepwatch_model::config::{Attention, Compile, Dims, Head, OptimizerState, Pass, StepConfig, preset};
+use stepwatch_model::probe::{Work, ceilings};
 use stepwatch_model::session::{Backend, OpTime, Session, SessionError, StepTime, prepare, profile};
 use stepwatch_model::verify::{first_step, first_step_on_gpu, worst_sqnr};
 
@@ -231,6 +232,24 @@ fn every_pass_alone_means_what_none_means() {
             }
         }
     }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn ceilings_are_held_for_two_seconds_each() {
+    let began = Instant::now();
+    let (gpu, found) = ceilings(began).unwrap();
+    println!("{gpu}, {:.1} s", began.elapsed().as_secs_f64());
+    for ceiling in &found {
+        println!("{ceiling:?}");
+        assert!((2.0..2.2).contains(&ceiling.seconds), "{ceiling:?}");
+        let host = (ceiling.to_ns - ceiling.from_ns) as f64 * 1e-9;
+        assert!((host - ceiling.seconds).abs() < 0.1, "{ceiling:?}: {host} s of the host");
+        assert!(ceiling.sm_clock_hz.is_some_and(|hz| hz > 1e8), "{ceiling:?}");
+    }
+    let rate = |work| found.iter().find(|ceiling| ceiling.work == work).map(|ceiling| ceiling.per_second);
+    let (bf16, copy) = (rate(Work::Bf16Product).unwrap(), rate(Work::Copy).unwrap());
+    assert!(rate(Work::Fp8Product).is_none_or(|fp8| fp8 > 1.2 * bf16) && copy > 1e11, "{found:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! numbers are written down or come from a fixed sequence; they mean nothing.
 //! Long because it is data: every record a report can hold, once.
 
+use stepwatch_record::ceiling::{Ceiling, Ceilings, CellBound, ClassBound, Limit, Work};
 use stepwatch_record::cell::{Cell, CellId, Parameters, Scalar};
 use stepwatch_record::comparison::{Change, ClaimVerdict, Conclusion, JudgedClaim, JudgedPair, Reference, Verdict};
 use stepwatch_record::figure::{CellFigures, Estimate, Figure, Summary};
@@ -308,6 +309,7 @@ impl Maker {
             prepared: Vec::new(),
             rounds: Vec::new(),
             profiles: Vec::new(),
+            ceilings: Vec::new(),
             damage: Vec::new(),
         };
         Self { run, figures: Vec::new(), conclusion: conclusion(), noise: Noise(1) }
@@ -387,6 +389,7 @@ impl Maker {
                 ops: 1187,
                 flops: 9.6e13,
                 bytes: 4.1e11,
+                work: Vec::new(),
                 memory_bytes: 31_400_000_000,
                 algorithms: std::collections::BTreeMap::new(),
                 compile_seconds: 1.84,
@@ -580,6 +583,8 @@ impl Maker {
         }];
         self.conclusion.findings = findings(&bf16, &fp8);
         self.conclusion.waterfalls = vec![self.waterfall(&bf16, &fp8)];
+        self.conclusion.bounds = vec![bound(&fp8)];
+        self.run.ceilings = vec![ceilings()];
         self.conclusion.gains = [512_u64, 1024, 2048]
             .into_iter()
             .map(|width| Gain {
@@ -711,6 +716,49 @@ fn machine() -> Machine {
     }
 }
 
+/// The least that the faster side could take.
+fn bound(cell: &CellId) -> CellBound {
+    let class = |class: &str, least_seconds, profiled| ClassBound {
+        class: class.into(),
+        least_seconds,
+        profiled_seconds: Some(profiled),
+    };
+    CellBound {
+        cell: cell.clone(),
+        seconds: 0.1022,
+        limit: Limit::Energy,
+        compute_seconds: 0.0871,
+        bytes_seconds: 0.0604,
+        energy_seconds: Some(0.1022),
+        serial_seconds: 0.1264,
+        step_seconds: Some(0.1694),
+        classes: vec![class("gemm", 0.067, 0.078), class("attention", 0.021, 0.041), class("quantise", 0.017, 0.019)],
+    }
+}
+
+/// What the GPU sustained before the first round.
+fn ceilings() -> Ceilings {
+    let ceiling = |work, per_second, sm_clock_hz, power_w| Ceiling {
+        work,
+        per_second,
+        seconds: 2.0,
+        from_ns: 0,
+        to_ns: 2_000_000_000,
+        sm_clock_hz: Some(sm_clock_hz),
+        power_w: Some(power_w),
+    };
+    Ceilings {
+        gpu: "GPU-6b1f0c2a".into(),
+        power_limit_w: Some(700.0),
+        idle_w: Some(72.0),
+        all: vec![
+            ceiling(Work::Bf16Product, 6.41e14, 1.365e9, 699.0),
+            ceiling(Work::Fp8Product, 1.214e15, 1.38e9, 698.0),
+            ceiling(Work::Copy, 3.01e12, 1.98e9, 512.0),
+        ],
+    }
+}
+
 fn findings(bf16: &CellId, fp8: &CellId) -> Vec<Finding> {
     vec![
         Finding {
@@ -782,6 +830,7 @@ fn conclusion() -> Conclusion {
         ],
         waterfalls: Vec::new(),
         gains: Vec::new(),
+        bounds: Vec::new(),
         waivers: Vec::new(),
         annotations: Vec::new(),
     }

@@ -110,7 +110,7 @@ fn cell(view: &View, cell: &CellView) -> Value {
         })
     });
     let plan = cell.plan.as_ref();
-    json!({
+    let mut value = json!({
         "id": cell.id,
         "end": cell.end.mark.word,
         "reason": cell.end.reason,
@@ -124,7 +124,12 @@ fn cell(view: &View, cell: &CellView) -> Value {
         "numbers_ok": cell.verification.as_ref().map(|verification| verification.ok),
         "ops": cell.ops.iter().map(op).collect::<Vec<_>>(),
         "command": cell.command,
-    })
+    });
+    // Where there is none, nothing is said of it: of hundreds of cells even little is much.
+    if !cell.bound.is_empty() {
+        value["bound"] = facts(&cell.bound);
+    }
+    value
 }
 
 fn op(class: &ClassView) -> Value {

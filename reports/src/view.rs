@@ -2,6 +2,7 @@
 //! numbers. Everything that somebody else wrote passes through [`crate::clean`] here; nothing is computed but scales,
 //! positions, orders and counts.
 
+mod bound;
 pub(crate) mod ceilings;
 pub mod cell;
 pub mod change;
@@ -107,7 +108,7 @@ impl View {
         let links = Links::new(run);
         let columns = column::columns(manifest, summary);
         let changes = change::changes(&conclusion.changes, &columns, &links);
-        let mut cells = cells(run, summary, &changes, &columns, &links);
+        let mut cells = cells(run, summary, conclusion, &changes, &columns, &links);
         let axes = matrix::axes(&cells);
         for cell in &mut cells {
             cell.command = provenance::rerun(manifest, cell, &axes);
@@ -212,7 +213,14 @@ fn rooflines(run: &Run, conclusion: &Conclusion, links: &Links) -> Vec<Roofline>
     order.into_iter().filter_map(of_cell).take(MOST_ROOFLINES).collect()
 }
 
-fn cells(run: &Run, summary: &Summary, changes: &[ChangeView], columns: &[Column], links: &Links) -> Vec<CellView> {
+fn cells(
+    run: &Run,
+    summary: &Summary,
+    conclusion: &Conclusion,
+    changes: &[ChangeView],
+    columns: &[Column],
+    links: &Links,
+) -> Vec<CellView> {
     let mut changes_of: BTreeMap<&CellId, Vec<ChangeView>> = BTreeMap::new();
     for change in changes {
         changes_of.entry(&change.raw.cell).or_default().push(change.clone());
@@ -233,6 +241,7 @@ fn cells(run: &Run, summary: &Summary, changes: &[ChangeView], columns: &[Column
             prepared: run.prepared.iter().rfind(|record| record.cell == cell.id),
             rounds,
             changes: changes_of.remove(&cell.id).unwrap_or_default(),
+            bound: conclusion.bounds.iter().find(|bound| bound.cell == cell.id),
             anchor: links.anchor(&cell.id),
         };
         cell_view(parts, columns)

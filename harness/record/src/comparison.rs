@@ -201,6 +201,9 @@ pub struct Conclusion {
     /// Waterfalls between pairs of cells, where profiles exist.
     #[serde(default)]
     pub waterfalls: Vec<crate::waterfall::Waterfall>,
+    /// What each cell's step could take at the least on this chip, where its ceilings were measured.
+    #[serde(default)]
+    pub bounds: Vec<crate::ceiling::CellBound>,
     /// What each FP8 cell gains over its BF16 twin.
     #[serde(default)]
     pub gains: Vec<crate::gain::Gain>,

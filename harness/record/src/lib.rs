@@ -4,6 +4,7 @@
 //! crate may not know how anything is measured, judged or drawn; it reads and writes.
 
 pub mod against;
+pub mod ceiling;
 pub mod cell;
 pub mod comparison;
 pub mod figure;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ceiling::Ceiling;
 use crate::cell::Parameters;
 use crate::machine::Library;
 use crate::plan::Verification;
@@ -20,6 +21,8 @@ pub enum Mode {
     Measure,
     /// Run a few steps and report time per op class.
     Profile,
+    /// Hold fixed work for seconds and report what the device sustains; the cell does not matter.
+    Ceilings,
 }
 
 /// A line from the parent to the worker.
@@ -73,6 +76,13 @@ pub enum FromWorker {
     Ops {
         /// One entry per class, label and phase.
         ops: Vec<OpClass>,
+    },
+    /// What the device sustains (`ceilings`).
+    Ceilings {
+        /// The device's UUID as NVML prints it.
+        gpu: String,
+        /// One entry for each kind of work that it can do.
+        all: Vec<Ceiling>,
     },
     /// Ended well.
     Finished(Finished),

@@ -25,6 +25,9 @@ pub struct Plan {
     /// Least bytes of one step, by the ops' own counts.
     #[serde(default)]
     pub bytes: f64,
+    /// The same by what the ops are.
+    #[serde(default)]
+    pub work: Vec<OpWork>,
     /// Bytes of device memory the plan places.
     #[serde(default)]
     pub memory_bytes: u64,
@@ -37,6 +40,23 @@ pub struct Plan {
     /// Seconds spent to search for algorithms.
     #[serde(default)]
     pub search_seconds: f64,
+}
+
+/// What ops of one kind do in one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpWork {
+    /// Their class, as profiles have it.
+    pub class: String,
+    /// What they do in the model, such as `gate-up forward`.
+    pub label: String,
+    /// What they multiply: `fp8`, `bf16` or `fp32`.
+    pub arithmetic: String,
+    /// How many.
+    pub count: u64,
+    /// Their FLOPs together.
+    pub flops: f64,
+    /// Their least bytes together.
+    pub bytes: f64,
 }
 
 /// A pass that was asked for and does nothing here.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::against::Against;
+use crate::ceiling::Ceilings;
 use crate::cell::{Cell, CellId};
 use crate::machine::{Build, GpuWatch, Machine};
 use crate::message::{Canary, Finished, Ready};
@@ -388,6 +389,8 @@ pub struct Run {
     pub rounds: Vec<Round>,
     /// Profiles, if any were taken.
     pub profiles: Vec<Profile>,
+    /// What its GPUs sustain, if that was measured.
+    pub ceilings: Vec<Ceilings>,
     /// What was wrong with the folder and was cut or ignored, one line each.
     pub damage: Vec<String>,
 }

@@ -103,6 +103,7 @@ fn one(judgement: &Judgement, cell: &Cell) -> String {
     if let Some(figures) = judgement.summary.cell(&cell.id) {
         let _ = figures_of(figures, &mut text);
     }
+    let _ = bound_of(judgement, &cell.id, &mut text);
     let _ = changes_of(judgement, &cell.id, &mut text);
     let _ = claims_of(judgement, &cell.id, &mut text);
     let _ = findings_of(judgement, &[&cell.id], &mut text);
@@ -148,6 +149,34 @@ fn figures_of(figures: &CellFigures, text: &mut String) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// What the step could take at the least on this chip, and each op class of it.
+fn bound_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
+    let Some(bound) = judgement.conclusion.bounds.iter().find(|bound| &bound.cell == cell) else { return Ok(()) };
+    let shown = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), number);
+    writeln!(text, "\nbound on this chip, seconds a step")?;
+    writeln!(
+        text,
+        "  {} by {} (compute {}, bytes {}, energy {}); serial estimate {}; measured {}",
+        number(bound.seconds),
+        bound.limit.word(),
+        number(bound.compute_seconds),
+        number(bound.bytes_seconds),
+        shown(bound.energy_seconds),
+        number(bound.serial_seconds),
+        shown(bound.step_seconds)
+    )?;
+    bound.classes.iter().try_for_each(|class| {
+        let profiled = class.profiled_seconds.map(|seconds| format!(", profiled {}", number(seconds)));
+        writeln!(
+            text,
+            "  {}: {} at the ceilings{}",
+            class.class,
+            number(class.least_seconds),
+            profiled.unwrap_or_default()
+        )
+    })
 }
 
 fn changes_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {

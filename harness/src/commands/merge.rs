@@ -143,5 +143,8 @@ fn copy(part: &StoredRun, writer: &mut RunWriter) -> Result<(), store::StoreErro
     for profile in &part.profiles {
         writer.store_profile(profile)?;
     }
+    for ceilings in &part.ceilings {
+        writer.store_ceilings(ceilings)?;
+    }
     Ok(())
 }

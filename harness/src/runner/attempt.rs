@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use stepwatch_record::Parameters;
 use stepwatch_record::against::BUILD;
+use stepwatch_record::ceiling::Ceilings;
 use stepwatch_record::machine::GpuWatch;
 use stepwatch_record::message::{Mode, Ready, ToWorker};
 use stepwatch_record::plan::{Plan, Verification};
@@ -77,6 +78,8 @@ pub struct Attempted {
     pub verification: Option<Verification>,
     /// Its profile.
     pub ops: Vec<OpClass>,
+    /// What its device sustains.
+    pub ceilings: Option<Ceilings>,
 }
 
 /// What is gathered beside the conversation while a worker runs.
@@ -179,8 +182,12 @@ fn speak(
         return speak(task, command, resting, show);
     }
     let seen = watch.and_then(|watch| watch.stop().ok());
+    let mut ceilings = said.ceilings;
     if let Some(timeline) = &seen {
         annotate(&mut measured.samples, started, timeline);
+        if let Some(ceilings) = &mut ceilings {
+            add_power(ceilings, started, timeline);
+        }
     }
     let end = match (heard, said_end) {
         (Heard::TimedOut, _) => End::TimedOut { seconds: task.measure.timeout.as_secs_f64() },
@@ -202,6 +209,7 @@ fn speak(
     attempted.plan = said.plan;
     attempted.verification = said.verification;
     attempted.ops = said.ops;
+    attempted.ceilings = ceilings;
     Ok(attempted)
 }
 
@@ -289,6 +297,16 @@ fn annotate(samples: &mut [Sample], started: Instant, timeline: &Timeline) {
         sample.power_w = reading.power_w;
         sample.temperature_c = reading.temperature_c;
         sample.throttle = reading.throttle;
+    }
+}
+
+/// Adds what the sensors said while each ceiling was held, and before.
+fn add_power(ceilings: &mut Ceilings, started: Instant, timeline: &Timeline) {
+    ceilings.idle_w = timeline.least_power_w();
+    ceilings.power_limit_w = timeline.watch.before.power_limit_w;
+    for ceiling in &mut ceilings.all {
+        let moment = |ns: u64| started + Duration::from_nanos(ns);
+        ceiling.power_w = timeline.mean_power_w(moment(ceiling.from_ns), moment(ceiling.to_ns));
     }
 }
 
@@ -403,7 +421,7 @@ fn account(task: &Task<'_>, end: End, measured: Measured, mut tail: Tail, ended:
         gpu: None,
         output_tail: if keep_tail { tail.into_lines() } else { Vec::new() },
     };
-    Attempted { record, samples: measured.samples, plan: None, verification: None, ops: Vec::new() }
+    Attempted { record, samples: measured.samples, plan: None, verification: None, ops: Vec::new(), ceilings: None }
 }
 
 /// The record of a round that was not run, and the end that it shares with what kept it from running.

@@ -3,6 +3,7 @@
 //! Pure: lines in, replies and an account out. It may not know about processes or time. A line that is no message is kept
 //! for the user; a message that breaks the protocol ends the worker, with one sentence that says how.
 
+use stepwatch_record::ceiling::Ceilings;
 use stepwatch_record::message::{Canary, Finished, FromWorker, Mode, Ready, ToWorker};
 use stepwatch_record::plan::{Plan, Verification};
 use stepwatch_record::profile::OpClass;
@@ -38,6 +39,8 @@ pub struct Said {
     pub canaries: Vec<Canary>,
     /// Its profile.
     pub ops: Vec<OpClass>,
+    /// What its device sustains.
+    pub ceilings: Option<Ceilings>,
     /// How it closed.
     pub finished: Option<Finished>,
     /// An end that its own words ask for, or that breaking the protocol earned it.
@@ -54,10 +57,11 @@ pub struct Conversation {
     stopped: bool,
 }
 
-const TYPES: [&str; 9] = ["ready", "verified", "planned", "canary", "samples", "ops", "finished", "skipped", "failed"];
+const TYPES: [&str; 10] =
+    ["ready", "verified", "planned", "canary", "samples", "ops", "ceilings", "finished", "skipped", "failed"];
 
 impl Conversation {
-    /// A worker started to settle a plan or to profile.
+    /// A worker started to settle a plan, to profile or to find ceilings.
     #[must_use]
     pub fn without_samples(mode: Mode) -> Self {
         Self { mode, said: Said::default(), measurement: None, wanted: 0, stopped: false }
@@ -116,6 +120,9 @@ impl Conversation {
         if self.mode == Mode::Profile && self.said.ops.is_empty() {
             return failed("it finished without a profile".to_owned());
         }
+        if self.mode == Mode::Ceilings && self.said.ceilings.is_none() {
+            return failed("it finished without ceilings".to_owned());
+        }
         if self.said.finished.as_ref().and_then(|finished| finished.loss).is_some_and(|loss| !loss.is_finite()) {
             return End::NumbersWrong { message: "the last loss is not finite".to_owned() };
         }
@@ -155,6 +162,10 @@ impl Conversation {
             }
             FromWorker::Ops { ops } => {
                 self.said.ops = ops;
+                Next::Listen
+            }
+            FromWorker::Ceilings { gpu, all } => {
+                self.said.ceilings = Some(Ceilings { gpu, all, ..Ceilings::default() });
                 Next::Listen
             }
             FromWorker::Samples(batch) => self.samples(&batch),
@@ -266,6 +277,23 @@ mod tests {
         assert_eq!(end, Some(End::Completed));
         assert_eq!(said.ready.unwrap().device.as_deref(), Some("cpu"));
         assert_eq!((measured.warmup_steps, measured.measured, measured.tokens), (1, 2, 8));
+    }
+
+    #[test]
+    fn a_worker_asked_for_ceilings_says_them() {
+        let line = r#"{"type":"ceilings","gpu":"GPU-1","all":[{"work":"fp8-product","per_second":1.2e15,"seconds":2.0,"from_ns":5,"to_ns":9}]}"#;
+        let mut conversation = Conversation::without_samples(Mode::Ceilings);
+        hear(&mut conversation, &[line, r#"{"type":"finished","steps":0}"#]);
+        let (end, said, _) = conversation.close();
+        assert_eq!(end, Some(End::Completed));
+        let ceilings = said.ceilings.unwrap();
+        assert_eq!(
+            (ceilings.gpu.as_str(), ceilings.all[0].per_second, ceilings.all[0].power_w),
+            ("GPU-1", 1.2e15, None)
+        );
+        let mut silent = Conversation::without_samples(Mode::Ceilings);
+        hear(&mut silent, &[r#"{"type":"finished","steps":0}"#]);
+        assert_eq!(silent.close().0, Some(failed("it finished without ceilings".to_owned())));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The sweep: `prepare` for every cell, then round by round every cell once in a fresh order, every end recorded.
+//! The sweep: `prepare` for every cell, what the GPU sustains, then round by round every cell once in a fresh order, every end recorded.
 //!
 //! The parent side: it starts workers, decides, and stores. It never opens a GPU and computes no statistics.
 
@@ -95,8 +95,13 @@ pub fn run(
     show: &mut Progress,
 ) -> Result<(), Stopped> {
     let mut known: Vec<Known> = sweep.cells.iter().map(|planned| remember(planned, before)).collect();
-    show.begin(&remaining(sweep, &known));
+    let ceilings = wants_ceilings(sweep, before);
+    let [prepares, rounds, profiles] = remaining(sweep, &known);
+    show.begin(&[prepares + u64::from(ceilings), rounds, profiles]);
     prepare_all(sweep, writer, &mut known, show)?;
+    if ceilings {
+        find_ceilings(sweep, writer, show)?;
+    }
     let mut resting = Resting::default();
     for round in 0..sweep.rounds {
         for index in order::of_groups(sweep.seed, round, &sweep.groups) {
@@ -158,6 +163,27 @@ pub fn extend(
         }
     }
     Ok(true)
+}
+
+/// Whether this sweep is to find what its GPU sustains: once a run, where the built-in step runs on one.
+fn wants_ceilings(sweep: &Sweep<'_>, before: Option<&Run>) -> bool {
+    let builtin = sweep.cells.iter().any(|planned| matches!(planned.work, Work::Builtin(_)));
+    builtin && sweep.backend == "cuda" && before.is_none_or(|run| run.ceilings.is_empty())
+}
+
+/// A worker that holds fixed work for seconds. Without it cells have no bound; that ends no run.
+fn find_ceilings(sweep: &Sweep<'_>, writer: &mut RunWriter, show: &mut Progress) -> Result<(), Stopped> {
+    let Some(planned) = sweep.cells.iter().find(|planned| matches!(planned.work, Work::Builtin(_))) else {
+        return Ok(());
+    };
+    show.start(&planned.cell.id, "ceilings of the GPU");
+    let task = sweep.task(planned, Mode::Ceilings);
+    let attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;
+    show.end(&attempted.record);
+    match attempted.ceilings {
+        Some(ceilings) if attempted.record.end == End::Completed => Ok(writer.store_ceilings(&ceilings)?),
+        _ => Ok(()),
+    }
 }
 
 /// How many workers are still to run: `prepare`, rounds, profiles.

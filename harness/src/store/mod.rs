@@ -29,6 +29,8 @@ pub const SAMPLES: &str = "samples.csv";
 pub const PLANS: &str = "plans";
 /// The profiles.
 pub const PROFILES: &str = "ops.jsonl";
+/// What the GPUs sustain.
+pub const CEILINGS: &str = "ceilings.jsonl";
 /// The figures.
 pub const SUMMARY: &str = "summary.json";
 /// What was concluded.

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use stepwatch_record::ceiling::Ceilings;
 use stepwatch_record::plan::PlanFile;
 use stepwatch_record::profile::Profile;
 use stepwatch_record::run::{End, Round, RoundRecord, Run, RunManifest};
 use stepwatch_record::version::FormatVersion;
 use stepwatch_record::{CellId, line};
 
-use super::{MANIFEST, PLANS, PROFILES, ROUNDS, SAMPLES, StoreError, samples};
+use super::{CEILINGS, MANIFEST, PLANS, PROFILES, ROUNDS, SAMPLES, StoreError, samples};
 
 /// Reads a whole run: the last attempt at every round, in the order of cells and rounds.
 ///
@@ -47,7 +48,8 @@ pub fn load(folder: &Path) -> Result<Run, StoreError> {
     let rounds = rounds.into_values().collect();
     let plans = read_plans(folder, &manifest, &mut damage);
     let profiles = read_lines::<Profile>(&folder.join(PROFILES), &mut damage)?;
-    Ok(Run { manifest, plans, prepared, rounds, profiles, damage })
+    let ceilings = read_lines::<Ceilings>(&folder.join(CEILINGS), &mut damage)?;
+    Ok(Run { manifest, plans, prepared, rounds, profiles, ceilings, damage })
 }
 
 /// Reads the ledger alone.

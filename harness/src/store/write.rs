@@ -6,12 +6,13 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use fs4::FileExt;
+use stepwatch_record::ceiling::Ceilings;
 use stepwatch_record::line;
 use stepwatch_record::plan::PlanFile;
 use stepwatch_record::profile::Profile;
 use stepwatch_record::run::{RoundRecord, RunManifest, Sample};
 
-use super::{LOCK, MANIFEST, PLANS, PROFILES, ROUNDS, SAMPLES, StoreError, samples, sync_folder, write_json};
+use super::{CEILINGS, LOCK, MANIFEST, PLANS, PROFILES, ROUNDS, SAMPLES, StoreError, samples, sync_folder, write_json};
 
 /// A run folder being written. Holds its lock until dropped; the operating system frees it when the process dies.
 #[derive(Debug)]
@@ -70,7 +71,8 @@ impl RunWriter {
             writer.rounds.sync_all().map_err(|error| writer.error(ROUNDS, error))?;
         }
         writer.cut_samples(&decoded.records, &mut torn)?;
-        cut_torn_profiles(folder, &mut torn)?;
+        cut_torn::<Profile>(folder, PROFILES, &mut torn)?;
+        cut_torn::<Ceilings>(folder, CEILINGS, &mut torn)?;
         Ok((writer, torn))
     }
 
@@ -125,8 +127,20 @@ impl RunWriter {
     /// # Errors
     /// When it cannot be written.
     pub fn store_profile(&self, profile: &Profile) -> Result<(), StoreError> {
-        let path = self.folder.join(PROFILES);
-        let text = line::encode(profile).map_err(|error| self.damaged(PROFILES, &error))?;
+        self.append_line(PROFILES, profile)
+    }
+
+    /// Appends what a GPU sustains.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn store_ceilings(&self, ceilings: &Ceilings) -> Result<(), StoreError> {
+        self.append_line(CEILINGS, ceilings)
+    }
+
+    fn append_line<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let path = self.folder.join(name);
+        let text = line::encode(value).map_err(|error| self.damaged(name, &error))?;
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -198,12 +212,12 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn cut_torn_profiles(folder: &Path, torn: &mut Vec<Torn>) -> Result<(), StoreError> {
-    let path = folder.join(PROFILES);
+fn cut_torn<T: serde::de::DeserializeOwned>(folder: &Path, name: &str, torn: &mut Vec<Torn>) -> Result<(), StoreError> {
+    let path = folder.join(name);
     let Ok(bytes) = fs::read(&path) else { return Ok(()) };
-    let decoded = line::decode::<Profile>(&bytes);
+    let decoded = line::decode::<T>(&bytes);
     let Some(why) = decoded.torn else { return Ok(()) };
-    torn.push(Torn { what: format!("{PROFILES}: {why}: it and all after it were cut") });
+    torn.push(Torn { what: format!("{name}: {why}: it and all after it were cut") });
     OpenOptions::new()
         .write(true)
         .open(&path)

@@ -203,7 +203,15 @@ impl Judge {
             command: Vec::new(),
             asked: Asked::default(),
         };
-        let run = Run { manifest, plans: vec![], prepared: vec![], rounds: vec![], profiles: vec![], damage: vec![] };
+        let run = Run {
+            manifest,
+            plans: vec![],
+            prepared: vec![],
+            rounds: vec![],
+            profiles: vec![],
+            ceilings: vec![],
+            damage: vec![],
+        };
         Self { run }
     }
 

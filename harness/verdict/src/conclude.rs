@@ -9,7 +9,7 @@ use stepwatch_record::waiver::Known;
 use crate::compare::Comparison;
 use crate::policy::exit::exit_code;
 use crate::policy::waive::{annotations_between, day, waive};
-use crate::{claims, compatible, findings, gains, headline, method, pairs, waterfall};
+use crate::{bounds, claims, compatible, findings, gains, headline, method, pairs, waterfall};
 
 /// Concludes a run.
 ///
@@ -56,7 +56,8 @@ fn concluded(
     let waivers = waive(&mut changes, &known.waivers, &run.manifest.metrics, today);
     let oldest = comparison.usable.iter().map(|summary| day(&summary.started)).min().unwrap_or(today);
     let claims = claims::judge(run, summary);
-    let findings = findings::all(comparison, &changes, &claims, extra);
+    let bounds = bounds::all(run, summary);
+    let findings = findings::all(comparison, &changes, &claims, &bounds, extra);
     Conclusion {
         run: run.manifest.id.clone(),
         reference: described(comparison, origin),
@@ -68,6 +69,7 @@ fn concluded(
         findings,
         waterfalls: waterfall::all(run, summary),
         gains: gains::all(run, summary),
+        bounds,
         waivers,
         annotations: annotations_between(&known.annotations, oldest, today),
     }

@@ -4,6 +4,7 @@
 //! they were measured or how a report draws them; it touches no file, clock or process.
 
 pub mod backtest;
+pub mod bounds;
 pub mod claims;
 pub mod compare;
 pub mod compatible;

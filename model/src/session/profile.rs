@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use stepwatch_kernels::op::Class;
 
 use super::{Runner, Session, SessionError, feed, nanoseconds};
 use crate::config::StepConfig;
 use crate::exec::Backend;
 use crate::ir::Node;
-use crate::linear::Linear;
 use crate::plan::Plan;
 
 /// Time, work and traffic of all ops that share class, label and phase, over one step.
@@ -96,24 +94,11 @@ impl Session {
     }
 }
 
-/// The class that an op's time is booked under; matrix products by what they are for.
-fn class_of(node: &Node) -> String {
-    let class = node.class();
-    let roles = ["forward", "input gradient", "weight gradient"];
-    // A product that adds the residual says so behind its role.
-    let label = node.label.split(" + ").next().unwrap_or_default();
-    match roles.into_iter().find(|role| label.ends_with(role)) {
-        Some(_) if class == Class::Gemm && node.label.starts_with(Linear::Head.name()) => "gemm head".to_owned(),
-        Some(role) if class == Class::Gemm => format!("gemm {role}"),
-        _ => class.name().to_owned(),
-    }
-}
-
 /// Times of ops by class, label and phase, and the gap between them.
 fn op_times(nodes: &[Node], spent: &[f64], gap_ns: f64) -> Vec<OpTime> {
     let mut ops: BTreeMap<(u8, String, String), OpTime> = BTreeMap::new();
     for (node, ns) in nodes.iter().zip(spent) {
-        let class = class_of(node);
+        let class = node.booked_class();
         let entry = ops.entry((node.phase as u8, class.clone(), node.label.clone()));
         let total = entry.or_insert_with(|| OpTime {
             class,

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 use stepwatch_record::Cell;
+use stepwatch_record::ceiling::CellBound;
 use stepwatch_record::figure::{CellFigures, Figure};
 use stepwatch_record::message::Ready;
 use stepwatch_record::plan::{Plan, PlanFile, Verification};
 use stepwatch_record::profile::Profile;
 use stepwatch_record::run::{End, Round, RoundRecord, Run};
 
+use super::bound;
 use super::change::ChangeView;
 use super::column::Column;
 use super::mark::{MEASURED, Mark, Tone};
@@ -169,6 +171,8 @@ pub struct CellView {
     pub plan: Option<PlanView>,
     /// The check of its numbers, if there was one.
     pub verification: Option<VerificationView>,
+    /// What its step could take at the least on its chip; empty where that is not known.
+    pub bound: Vec<Fact>,
     /// What the worker said of itself.
     pub device: Vec<Fact>,
     /// The command that runs just this cell again.
@@ -193,6 +197,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) prepared: Option<&'a RoundRecord>,
     pub(crate) rounds: Vec<&'a Round>,
     pub(crate) changes: Vec<ChangeView>,
+    pub(crate) bound: Option<&'a CellBound>,
     pub(crate) anchor: String,
 }
 
@@ -222,6 +227,7 @@ pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
         rounds: parts.rounds.iter().map(|round| round_view(&round.record)).collect(),
         plan: parts.plan.and_then(|file| file.plan.as_ref()).map(plan_view),
         verification: parts.plan.and_then(|file| file.verification.as_ref()).map(verification_view),
+        bound: parts.bound.map_or_else(Vec::new, bound::facts),
         device: device(&parts),
         command: String::new(),
         changes: parts.changes,

@@ -8,6 +8,7 @@ use stepwatch_record::machine::{Gpu, Library, Machine};
 use stepwatch_record::message::Canary;
 use stepwatch_record::{Run, RunManifest};
 
+use super::ceilings;
 use super::cell::{CellView, Fact, fact};
 use super::mark::Mark;
 use super::matrix::Axis;
@@ -71,6 +72,7 @@ pub(crate) fn provenance(run: &Run, conclusion: &Conclusion, cells: &[CellView])
     let mut machines: Vec<MachineView> = manifest.machines.iter().map(machine).collect();
     if let Some(view) = machines.first_mut() {
         view.facts.extend(canary(run));
+        view.facts.extend(ceilings::facts(run));
     }
     let command: Vec<String> = manifest.command.iter().map(|word| clean::shell_word(&clean::line(word))).collect();
     Provenance {

@@ -1,5 +1,6 @@
 //! Findings from claims: refuted ones, and those whose two sides were not equal in all else.
 
+use stepwatch_record::ceiling::CellBound;
 use stepwatch_record::comparison::{ClaimVerdict, JudgedClaim, JudgedPair};
 use stepwatch_record::figure::Summary;
 use stepwatch_record::finding::{Finding, Kind, Severity};
@@ -8,11 +9,11 @@ use stepwatch_record::run::Run;
 use crate::wording::{count, number};
 
 /// One finding per refuted claim and one per claim with unequal pairs.
-pub(super) fn findings(run: &Run, summary: &Summary, claims: &[JudgedClaim]) -> Vec<Finding> {
-    claims.iter().flat_map(|claim| [refuted(run, summary, claim), unequal(claim)]).flatten().collect()
+pub(super) fn findings(run: &Run, summary: &Summary, claims: &[JudgedClaim], bounds: &[CellBound]) -> Vec<Finding> {
+    claims.iter().flat_map(|claim| [refuted(run, summary, claim, bounds), unequal(claim)]).flatten().collect()
 }
 
-fn refuted(run: &Run, summary: &Summary, claim: &JudgedClaim) -> Option<Finding> {
+fn refuted(run: &Run, summary: &Summary, claim: &JudgedClaim, bounds: &[CellBound]) -> Option<Finding> {
     let pairs: Vec<&JudgedPair> = claim.pairs.iter().filter(|pair| pair.verdict == ClaimVerdict::Refuted).collect();
     let ratios: Vec<f64> = pairs.iter().filter_map(|pair| pair.ratio).collect();
     let (low, high) =
@@ -34,7 +35,7 @@ fn refuted(run: &Run, summary: &Summary, claim: &JudgedClaim) -> Option<Finding>
         },
         evidence: pairs
             .iter()
-            .flat_map(|pair| [Some(line(claim, pair)), super::bound::why(run, summary, claim, pair)])
+            .flat_map(|pair| [Some(line(claim, pair)), super::bound::why(run, summary, bounds, claim, pair)])
             .flatten()
             .collect(),
         next_step: format!("see where the time goes: `stepwatch explain RUN '{}' '{}'`", pairs[0].of, pairs[0].over),

@@ -17,6 +17,7 @@ mod work;
 pub(crate) use machine::is_held_down;
 pub(crate) use shift::Crowd;
 
+use stepwatch_record::ceiling::CellBound;
 use stepwatch_record::comparison::{Change, JudgedClaim};
 use stepwatch_record::finding::Finding;
 
@@ -28,10 +29,11 @@ pub fn all(
     comparison: &Comparison<'_>,
     changes: &[Change],
     claims: &[JudgedClaim],
+    bounds: &[CellBound],
     extra: Vec<Finding>,
 ) -> Vec<Finding> {
     let run = comparison.run;
-    let mut findings = claims::findings(run, comparison.summary, claims);
+    let mut findings = claims::findings(run, comparison.summary, claims, bounds);
     findings.extend(work::unequal_work(run));
     findings.extend(work::other_work(comparison));
     findings.extend(precision::emulated(run));

@@ -1,6 +1,7 @@
 //! Tests of the whole judgement on scripted runs, and simulations of its error rates.
 
 mod backtest;
+mod bounds;
 mod canary;
 mod claims;
 mod error_rates;

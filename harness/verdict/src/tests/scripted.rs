@@ -59,7 +59,15 @@ impl Script {
             command: vec![],
             asked: Default::default(),
         };
-        let run = Run { manifest, plans: vec![], prepared: vec![], rounds: vec![], profiles: vec![], damage: vec![] };
+        let run = Run {
+            manifest,
+            plans: vec![],
+            prepared: vec![],
+            rounds: vec![],
+            profiles: vec![],
+            ceilings: vec![],
+            damage: vec![],
+        };
         Self { run }
     }
 
