@@ -261,9 +261,10 @@ fn saved_per_token(config: &StepConfig) -> u64 {
     let layout = asks_for(config, Pass::Layout) && !config.recompute;
     // Tensor-wide scales: backward transposes the cast operand; finer ones cast the original again along the other axis,
     // compiled in the forward pass already.
+    // Compiled, SwiGLU's backward makes the product again: nothing of it is kept, but in bf16 and fp32, where its forward launch
+    // makes nothing but what is kept.
+    let h = if layout && asks_for(config, Pass::Fusion) && config.precision.is_fp8() { 0 } else { h };
     let operands = if scales_tensors(config) {
-        // Compiled, SwiGLU's backward makes the product again.
-        let h = if layout && asks_for(config, Pass::Fusion) { 0 } else { h };
         norms + h + dim
     } else if layout && !matches!(config.precision.recipe(Role::WeightGradient), GemmRecipe::Plain(_)) {
         norms + h

@@ -58,7 +58,35 @@ struct Backward {
 BEHIND(swiglu_forward, Forward, 4)
 BEHIND(swiglu_backward, Backward, 3)
 
-// Backward with h made again from gate and up, which are here anyway: AGAIN is the FP8 type it is cast to.
+// Backward with h made again from gate and up, which are here anyway, and stored.
+#ifdef STORES_H
+struct BackwardAndH {
+    Backward backward;
+    bf16* h;  // (rows, ffn)
+    long long rows;
+
+    static constexpr int OUTPUTS = Backward::OUTPUTS;
+    using Raw = Backward::Raw;
+
+    __device__ __forceinline__ Raw load(int row, int col) const { return backward.load(row, col); }
+
+    __device__ __forceinline__ void make(const Raw& raw, int row, int col, uint4 (&made)[2]) const {
+        if (row < rows && col < backward.ffn) {
+            float gate[8], up[8];
+            unpacked(raw.gate, gate);
+            unpacked(raw.up, up);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) gate[j] = swiglu<bf16>(gate[j], up[j]);
+            *reinterpret_cast<uint4*>(h + row * backward.ffn + col) = packed(gate);
+        }
+        backward.make(raw, row, col, made);
+    }
+};
+
+BEHIND(swiglu_backward_and_h, BackwardAndH, 2)
+#endif
+
+// The same with h only cast, transposed: AGAIN is the FP8 type it is cast to.
 #ifdef AGAIN
 struct HiddenAgain {
     const float* scale;

@@ -48,6 +48,11 @@ enum Maker {
         rows: usize,
         ffn: usize,
     },
+    /// With h made again and stored.
+    SwigluAndH {
+        rows: usize,
+        ffn: usize,
+    },
     Rope {
         batch: usize,
         seq: usize,
@@ -64,7 +69,7 @@ fn fusion(maker: Maker, behind: Behind, format: Dtype, read: bool) -> Fused {
             let op = Op::SwigluForward(swiglu::Forward { rows, ffn, dtype });
             (Pattern::SwigluForward, op, &["gate_up", "x"], rows, ffn)
         }
-        Maker::SwigluBackward { rows, ffn } | Maker::SwigluAgain { rows, ffn } => {
+        Maker::SwigluBackward { rows, ffn } | Maker::SwigluAgain { rows, ffn } | Maker::SwigluAndH { rows, ffn } => {
             let op = Op::SwigluBackward(swiglu::Backward { rows, ffn, dtype });
             (Pattern::SwigluBackward, op, &["gate_up", "dh", "x"], rows, 2 * ffn)
         }
@@ -84,6 +89,9 @@ fn fusion(maker: Maker, behind: Behind, format: Dtype, read: bool) -> Fused {
         let cast = Quantise { tiling, dtype, format: Dtype::E4m3, row_major: false, transposed: true };
         parts.push((Op::SwigluForward(swiglu::Forward { rows, ffn, dtype }), &["gate_up", "h"]));
         parts.push((Op::Quantise(cast), &["h", "scale of h", "ht"]));
+    }
+    if let Maker::SwigluAndH { rows, ffn } = maker {
+        parts.push((Op::SwigluForward(swiglu::Forward { rows, ffn, dtype }), &["gate_up", "h"]));
     }
     parts.extend([(op, operands), (Op::Amax(Amax { tiling, dtype }), &["x", "amax"] as &[&str])]);
     let quantise = |row_major, transposed| {
@@ -132,7 +140,7 @@ fn fusions(maker: Maker) -> Vec<Fused> {
         // Scales of the launch's own do not go with h's.
         for power_of_two in [false, true].into_iter().filter(|_| !matches!(maker, Maker::SwigluAgain { .. })) {
             for granularity in [Granularity::Row, Granularity::Block1x128] {
-                let halves_share_blocks = matches!(maker, Maker::SwigluBackward { ffn, .. } if ffn % 128 != 0);
+                let halves_share_blocks = matches!(maker, Maker::SwigluBackward { ffn, .. } | Maker::SwigluAndH { ffn, .. } if ffn % 128 != 0);
                 if granularity == Granularity::Row || !halves_share_blocks {
                     all.push(fusion(maker, Behind::Own { granularity, power_of_two }, format, power_of_two));
                 }
@@ -181,7 +189,7 @@ fn swiglu_with_casts_equals_its_parts() {
     let gpu = open();
     for (rows, ffn) in SWIGLU {
         check_all(&gpu, &[Maker::SwigluForward { rows, ffn }, Maker::SwigluBackward { rows, ffn }], &[]);
-        check_all(&gpu, &[Maker::SwigluAgain { rows, ffn }], &[]);
+        check_all(&gpu, &[Maker::SwigluAgain { rows, ffn }, Maker::SwigluAndH { rows, ffn }], &[]);
     }
 }
 
@@ -205,6 +213,8 @@ fn small_ones_with_broken_values_equal_their_parts() {
         Maker::SwigluBackward { rows: 144, ffn: 272 },
         Maker::SwigluAgain { rows: 144, ffn: 256 },
         Maker::SwigluAgain { rows: 144, ffn: 272 },
+        Maker::SwigluAndH { rows: 144, ffn: 256 },
+        Maker::SwigluAndH { rows: 144, ffn: 272 },
         Maker::Rope { batch: 3, seq: 48, heads: 3, head_dim: 64 },
     ];
     for broken in [&[f32::INFINITY, -0.0, f32::NEG_INFINITY] as &[f32], &[f32::NAN], &[3e38, -3e38]] {
@@ -222,6 +232,7 @@ fn rates_of_fused_elementwise() {
         ("swiglu forward", Maker::SwigluForward { rows, ffn }, Dtype::E4m3),
         ("swiglu backward", Maker::SwigluBackward { rows, ffn }, Dtype::E5m2),
         ("swiglu backward, h again", Maker::SwigluAgain { rows, ffn }, Dtype::E5m2),
+        ("swiglu backward and h", Maker::SwigluAndH { rows, ffn }, Dtype::E4m3),
         ("rope backward", Maker::Rope { batch: 16, seq: 2048, heads: 16, head_dim: 64 }, Dtype::E5m2),
     ];
     for (name, maker, format) in makers {

@@ -203,7 +203,7 @@ fn producers(groups: &mut Groups, pattern: Pattern, is: impl Fn(&Op) -> bool, re
     }
 }
 
-/// [h made again → its cast →] SwiGLU backward → amax or cast.
+/// [h made again [→ its cast] →] SwiGLU backward → amax or cast.
 fn swiglu_backward(groups: &mut Groups) {
     for at in groups.starts(|op| matches!(op, Op::SwigluBackward(_))) {
         let mut members = vec![at];
