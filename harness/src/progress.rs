@@ -75,9 +75,10 @@ impl Progress {
         self
     }
 
-    /// How many workers are to run: `prepare`, rounds, profiles.
+    /// How many workers are to run now: `prepare`, rounds, profiles.
     pub fn begin(&mut self, counts: &[u64; 3]) {
         self.total = counts.iter().sum();
+        self.done = 0;
         self.began = Instant::now();
         if let How::Bar(bar) = &self.how {
             bar.set_length(self.total);

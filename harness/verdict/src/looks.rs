@@ -188,7 +188,7 @@ pub fn told(run: &Run) -> Option<String> {
     let budget = run.manifest.asked.budget.as_ref()?;
     let (rounds, seconds) = spent(run);
     if rounds == 0 {
-        return Some(format!("Budget of {:.1} min: no extra round was run.", budget.seconds / 60.0));
+        return Some(format!("Budget of {}: no extra round was run.", span(budget.seconds)));
     }
     let planned = run.manifest.rounds;
     let cells: Vec<String> = run
@@ -203,13 +203,18 @@ pub fn told(run: &Run) -> Option<String> {
     let named = cells.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!(
-        "Budget: {} in {:.1} of {:.1} min, on {} of {}, which had {planned} and have now: {named}{more}.",
+        "Budget: {} in {} of {}, on {} of {}, which had {planned} and have now: {named}{more}.",
         count(rounds as usize, "extra round"),
-        seconds / 60.0,
-        budget.seconds / 60.0,
+        span(seconds),
+        span(budget.seconds),
         cells.len(),
         count(run.manifest.cells.len(), "cell"),
     ))
+}
+
+/// A time as a person says it: `12 s`, `4.5 min`.
+fn span(seconds: f64) -> String {
+    if seconds < 90.0 { format!("{seconds:.0} s") } else { format!("{:.1} min", seconds / 60.0) }
 }
 
 /// So many cells are named in a sentence.

@@ -98,7 +98,7 @@ fn a_later_look_asks_for_more_and_the_record_tells_what_was_spent() {
     assert_eq!(spent(&run), (4, 4.0));
     assert_eq!(
         told(&run).unwrap(),
-        "Budget: 4 extra rounds in 0.1 of 30.0 min, on 1 of 1 cell, which had 5 and have now: a 9."
+        "Budget: 4 extra rounds in 4 s of 30.0 min, on 1 of 1 cell, which had 5 and have now: a 9."
     );
 }
 
@@ -112,6 +112,8 @@ struct Family {
     run_sd: f64,
     /// Runs in the reference.
     runs: usize,
+    /// The policy's margin: a small one leaves only the interval between noise and a false red.
+    margin: f64,
 }
 
 /// What came of many runs.
@@ -130,6 +132,7 @@ fn simulate(family: &Family, shift: f64, trials: usize, seed: u64) -> Outcome {
     let mut run: Run = planned();
     run.manifest.rounds = 5;
     run.manifest.asked.budget = Some(BUDGET);
+    run.manifest.policy.margin = family.margin;
     let mut outcome = Outcome::default();
     for _ in 0..trials {
         let reference: Vec<Summary> = (0..family.runs).map(|_| summary(&night(family, 0.0, &mut random))).collect();
@@ -177,17 +180,22 @@ fn night(family: &Family, shift: f64, random: &mut Random) -> Vec<Vec<f64>> {
 #[test]
 fn runs_with_looks_turn_unchanged_code_red_no_more_often_than_promised() {
     let trials = 400;
-    let one_run = |noise: fn(&mut Random, usize) -> f64| Family { noise, run_sd: 0.0, runs: 1 };
-    let of_ten = |noise: fn(&mut Random, usize) -> f64| Family { noise, run_sd: 0.0, runs: 10 };
-    let families: [(&str, Family); 9] = [
+    let one_run = |noise: fn(&mut Random, usize) -> f64| Family { noise, run_sd: 0.0, runs: 1, margin: 0.01 };
+    let of_ten = |noise: fn(&mut Random, usize) -> f64| Family { noise, run_sd: 0.0, runs: 10, margin: 0.01 };
+    let families: [(&str, Family); 11] = [
         ("0.5 %", one_run(|random, _| 0.005 * random.normal())),
         ("1 %", one_run(|random, _| 0.01 * random.normal())),
         ("1 %, 10 runs", of_ten(|random, _| 0.01 * random.normal())),
         ("0.25 to 2 %, 10 runs", of_ten(|random, cell| [0.0025, 0.005, 0.01, 0.02][cell % 4] * random.normal())),
+        ("1 %, 10 runs, margin 0.1 %", Family { margin: 0.001, ..of_ten(|random, _| 0.01 * random.normal()) }),
+        ("1 %, one run, margin 0.1 %", Family { margin: 0.001, ..one_run(|random, _| 0.01 * random.normal()) }),
         ("2 %", one_run(|random, _| 0.02 * random.normal())),
         ("0.25 to 2 %", one_run(|random, cell| [0.0025, 0.005, 0.01, 0.02][cell % 4] * random.normal())),
         ("one at 2 %, others 0.25 %", one_run(|random, cell| if cell == 1 { 0.02 } else { 0.0025 } * random.normal())),
-        ("1 %, nights differ by 0.5 %, 10 runs", Family { noise: |r, _| 0.01 * r.normal(), run_sd: 0.005, runs: 10 }),
+        (
+            "1 %, nights differ by 0.5 %, 10 runs",
+            Family { noise: |r, _| 0.01 * r.normal(), run_sd: 0.005, runs: 10, margin: 0.01 },
+        ),
         (
             "two clocks, 10 runs",
             of_ten(|random, _| if random.uniform() < 0.2 { -0.03 } else { 0.0 } + 0.0025 * random.normal()),
@@ -210,7 +218,7 @@ fn runs_with_looks_turn_unchanged_code_red_no_more_often_than_promised() {
 #[test]
 fn extra_rounds_find_what_the_first_look_could_not() {
     let trials = 200;
-    let family = Family { noise: |random, _| 0.01 * random.normal(), run_sd: 0.0, runs: 10 };
+    let family = Family { noise: |random, _| 0.01 * random.normal(), run_sd: 0.0, runs: 10, margin: 0.01 };
     let with_looks = simulate(&family, 0.02, trials, 22);
     let mut random = Random::seeded(22);
     let run = planned();
