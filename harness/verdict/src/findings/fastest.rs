@@ -79,10 +79,11 @@ fn finding(cells: &[&CellFigures], ratios: &Ratios<'_>) -> Option<Finding> {
     });
     Some(Finding {
         kind: Kind::Fastest,
-        severity: Severity::Low,
+        // Where both precisions ran it is the study's answer; else it is worth knowing.
+        severity: if against.is_some() { Severity::Medium } else { Severity::Low },
         sentence: format!(
-            "the fastest way here to train what {} trains is {}: {}{lead}",
-            best.cell.parameters.get("model").map_or_else(String::new, ToString::to_string),
+            "the fastest way here to train {} is {}: {}{lead}",
+            trained(&best.cell),
             best.cell.id.readable(),
             of(best, SPEED).unwrap_or_default()
         ),
@@ -90,6 +91,16 @@ fn finding(cells: &[&CellFigures], ratios: &Ratios<'_>) -> Option<Finding> {
         next_step: next_step(best, fp8, against.map(|(ratio, cell)| (ratio, *cell))),
         cells: ranked.iter().take(4).map(|cell| cell.cell.id.clone()).collect(),
     })
+}
+
+/// `454m on 16 × 2048 tokens`.
+fn trained(cell: &Cell) -> String {
+    let of = |name: &str| cell.parameters.get(name).map(ToString::to_string);
+    let model = of("model").unwrap_or_default();
+    match of("batch_size").zip(of("seq_len")) {
+        Some((batch, length)) => format!("{model} on {batch} × {length} tokens"),
+        None => model,
+    }
 }
 
 /// What to train with: FP8 only where it is shown to be faster than the fastest BF16.
