@@ -1,7 +1,7 @@
 //! The report as JSON, for programs: the same facts as every other export, raw numbers in the metrics' own units beside the
 //! texts that people read.
 //!
-//! # Schema (`"schema": "stepwatch-report/1"`; keys are only ever added)
+//! # Schema (`"schema": "stepwatch-report/1"`; keys are only ever added; [`schema()`] gives it as a JSON Schema)
 //!
 //! | key | holds |
 //! |---|---|
@@ -23,13 +23,18 @@
 //! | `annotations[]` | `date`, `text`, `cells[]` (empty: all) |
 //! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds` |
 //! | `gains[]` | FP8 over its BF16 twin: `of`, `over`, `width` (or `null`), `ratio`, `low`, `high`, `confidence`, `product_share`, `bound` (or `null`) |
+//! | `ceilings[]` | what the machine was measured to do at the most: `name`, `rate`, `unit` |
 //! | `history` | with `--history`, else `null`: `sentence`, `nights[]` (pairs of run and day), `shifts[]` of `metric`, `run`, `effect`, `cells[]`, `differs[]`; `notes[]` of `date`, `text`; `trends[]` |
 //! | `history.trends[]` | `cell`, `metric`, `newest`, `values[]` (a night each: `null` or estimate, low, high; saved from the page the estimate alone), `changes[]` of `run`, `between[]`, `shape` (`step`, `drift`), `word` (`worse`, `better`), `effect`, `shared`, `differs[]`; `outliers[]` (runs), `waivers[]` |
 //! | `provenance` | `machines[]` (facts, libraries), `build`, `settings` (name → text), `notes[]`, `damage[]`, `method[]`, `command` |
 //!
 //! A number that is not finite is `null`.
 
+mod schema;
+
 use serde_json::{Map, Value, json};
+
+pub use schema::schema;
 
 use crate::ReportError;
 use crate::chart::gain::GainView;
@@ -42,6 +47,9 @@ use crate::view::cell::{CellView, Fact};
 use crate::view::change::{ChangeView, ClaimView, FindingView, Link};
 use crate::view::history::{HistoryView, ShiftView};
 use crate::view::known::{AnnotationView, WaiverView};
+
+/// What the key `schema` holds.
+const VERSION: &str = "stepwatch-report/1";
 
 /// The report as indented JSON; the schema is in this module's documentation.
 ///
@@ -57,7 +65,7 @@ pub fn render(view: &View) -> Result<String, ReportError> {
 pub(crate) fn value(view: &View) -> Value {
     let each = |items: Vec<Value>| Value::Array(items);
     json!({
-        "schema": "stepwatch-report/1",
+        "schema": VERSION,
         "run": view.run,
         "scenario": view.scenario,
         "title": view.title,
@@ -84,6 +92,7 @@ pub(crate) fn value(view: &View) -> Value {
         "annotations": each(view.annotations.iter().map(annotation).collect()),
         "waterfalls": each(view.waterfalls.iter().map(waterfall).collect()),
         "gains": each(view.gain.iter().flat_map(|chart| &chart.pairs).map(gain).collect()),
+        "ceilings": view.ceilings,
         "history": view.history.as_ref().map(history),
         "provenance": provenance(view),
     })

@@ -3,7 +3,7 @@
 //! positions, orders and counts.
 
 mod bound;
-pub(crate) mod ceilings;
+pub mod ceilings;
 pub mod cell;
 pub mod change;
 pub mod column;
@@ -28,6 +28,7 @@ use crate::chart::ladder::{Ladder, ladders};
 use crate::chart::roofline::{Roofline, roofline};
 use crate::chart::waterfall::{WaterfallView, waterfall};
 use crate::{clean, format};
+use ceilings::Ceiling;
 use cell::{CellView, Parts, cell_view};
 use change::{ChangeView, ClaimView, FindingView, Link};
 use column::Column;
@@ -86,6 +87,8 @@ pub struct View {
     pub waterfalls: Vec<WaterfallView>,
     /// What each pass brings, where cells differ in `compile` alone.
     pub ladders: Vec<Ladder>,
+    /// What the machine was measured to do at the most.
+    pub ceilings: Vec<Ceiling>,
     /// The op classes of profiled cells under the measured ceilings, those of the first waterfall before others.
     pub rooflines: Vec<Roofline>,
     /// What FP8 gains over BF16 by width.
@@ -118,6 +121,7 @@ impl View {
             .map(|cell| columns.iter().enumerate().map(|(i, column)| matrix::slot(cell, i, column)).collect())
             .collect();
         let findings = change::findings(&conclusion.findings, &links);
+        let ceilings = ceilings::ceilings(run);
         let title = if manifest.title.is_empty() { &manifest.scenario } else { &manifest.title };
         Self {
             title: clean::line(title),
@@ -143,7 +147,8 @@ impl View {
             annotations: known::annotations(&conclusion.annotations, &links),
             waterfalls: conclusion.waterfalls.iter().map(|w| waterfall(w, &links)).collect(),
             ladders: ladders(&cells, &columns),
-            rooflines: rooflines(run, conclusion, &links),
+            rooflines: rooflines(run, conclusion, &ceilings, &links),
+            ceilings,
             gain: gain(run, &conclusion.gains, &cells, &links),
             energy: energy(run, &cells, &columns),
             history: None,
@@ -200,15 +205,14 @@ impl Links {
 const MOST_ROOFLINES: usize = 12;
 
 /// Rooflines of the cells that waterfalls lead from and to, then of the others.
-fn rooflines(run: &Run, conclusion: &Conclusion, links: &Links) -> Vec<Roofline> {
+fn rooflines(run: &Run, conclusion: &Conclusion, ceilings: &[Ceiling], links: &Links) -> Vec<Roofline> {
     let mut order: Vec<&CellId> = conclusion.waterfalls.iter().flat_map(|w| [&w.from, &w.to]).collect();
     order.extend(run.profiles.iter().map(|profile| &profile.cell));
     let mut seen = BTreeSet::new();
     order.retain(|cell| seen.insert(*cell));
-    let ceilings = ceilings::ceilings(run);
     let of_cell = |cell: &CellId| {
         let profile = run.profiles.iter().rfind(|profile| profile.cell == *cell)?;
-        roofline(cell, profile, &ceilings, links)
+        roofline(cell, profile, ceilings, links)
     };
     order.into_iter().filter_map(of_cell).take(MOST_ROOFLINES).collect()
 }

@@ -1,10 +1,11 @@
-//! `stepwatch schema`: the JSON Schema of the scenario file, or of the files beside the accepted runs, for editors.
+//! `stepwatch schema`: the JSON Schema of the scenario file, or of the files beside the accepted runs, for editors; and of the
+//! report as JSON, for programs.
 
 use super::{CommandError, emit};
 use crate::exit::Exit;
 use crate::scenario;
 
-/// Print the JSON Schema of the scenario file, waivers.toml or annotations.toml; editors complete and check with it
+/// Print the JSON Schema of the scenario file, waivers.toml, annotations.toml or the report as JSON
 #[derive(Debug, clap::Args)]
 pub struct Schema {
     /// Of which file.
@@ -21,6 +22,8 @@ enum Of {
     Waivers,
     /// `annotations.toml`.
     Annotations,
+    /// What `compare --format json` and `export --format json` write.
+    Report,
 }
 
 /// Prints the schema.
@@ -32,6 +35,7 @@ pub fn run(args: &Schema) -> Result<Exit, CommandError> {
         Of::Scenario => scenario::schema::schema(),
         Of::Waivers => scenario::schema::waivers(),
         Of::Annotations => scenario::schema::annotations(),
+        Of::Report => stepwatch_reports::json::schema(),
     };
     emit(&format!("{schema:#}\n"))?;
     Ok(Exit::Good)

@@ -108,7 +108,7 @@ pub(crate) fn roofline(cell: &CellId, profile: &Profile, ceilings: &[Ceiling], l
         let [seconds, flops, bytes] = class.raw;
         (seconds > 0.0 && flops > 0.0 && bytes > 0.0).then(|| (flops / bytes, flops / seconds))
     };
-    let arithmetic = || ceilings.iter().filter(|c| !c.traffic).map(|c| c.rate);
+    let arithmetic = || ceilings.iter().filter(|c| !c.is_traffic()).map(|c| c.rate);
     let (left, right) = range(classes.iter().filter_map(point).map(|(x, _)| x))?;
     let (low, high) = range(classes.iter().filter_map(point).map(|(_, y)| y).chain(arithmetic()))?;
     let (x, y) = (Ruler::log(left, right, WIDTH), Ruler::log(low, high, HEIGHT));
@@ -135,7 +135,7 @@ pub(crate) fn roofline(cell: &CellId, profile: &Profile, ceilings: &[Ceiling], l
 /// A level line for arithmetic, a rising one for traffic up to the highest level; `None` of what lies outside the frame.
 fn roof(ceiling: &Ceiling, x: &Ruler, y: &Ruler, most: Option<f64>) -> Option<Roof> {
     let name = clean::line(&ceiling.name);
-    if !ceiling.traffic {
+    if !ceiling.is_traffic() {
         let label = format!("{name}: {}", format::quantity(Hint::Rate, "FLOP/s", ceiling.rate));
         let at = y.down(ceiling.rate);
         return Some(Roof { label, path: format!("M0 {at}H{WIDTH}"), x: 4, y: at - 5 });
