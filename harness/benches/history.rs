@@ -78,6 +78,9 @@ fn store(folder: &Path, cells: usize, nights: usize) {
     for plan in &run.plans {
         writer.store_plan(plan).unwrap();
     }
+    for profile in &run.profiles {
+        writer.store_profile(profile).unwrap();
+    }
     for round in &run.rounds {
         writer.append(round.record.clone(), &round.samples).unwrap();
     }
