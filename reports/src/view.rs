@@ -3,7 +3,7 @@
 //! positions, orders and counts.
 
 mod bound;
-pub mod ceilings;
+pub(crate) mod ceilings;
 pub mod cell;
 pub mod change;
 pub mod column;
@@ -25,7 +25,7 @@ use stepwatch_record::{CellId, Run};
 use crate::chart::energy::{Energy, energy};
 use crate::chart::gain::{GainChart, gain};
 use crate::chart::ladder::{Ladder, ladders};
-use crate::chart::roofline::{Roofline, roofline};
+use crate::chart::roofline::{CeilingView, Roofline, roofline};
 use crate::chart::waterfall::{WaterfallView, waterfall};
 use crate::{clean, format};
 use ceilings::Ceiling;
@@ -88,7 +88,7 @@ pub struct View {
     /// What each pass brings, where cells differ in `compile` alone.
     pub ladders: Vec<Ladder>,
     /// What the machine was measured to do at the most.
-    pub ceilings: Vec<Ceiling>,
+    pub ceilings: Vec<CeilingView>,
     /// The op classes of profiled cells under the measured ceilings, those of the first waterfall before others.
     pub rooflines: Vec<Roofline>,
     /// What FP8 gains over BF16 by width.
@@ -148,7 +148,7 @@ impl View {
             waterfalls: conclusion.waterfalls.iter().map(|w| waterfall(w, &links)).collect(),
             ladders: ladders(&cells, &columns),
             rooflines: rooflines(run, conclusion, &ceilings, &links),
-            ceilings,
+            ceilings: ceilings.iter().map(CeilingView::new).collect(),
             gain: gain(run, &conclusion.gains, &cells, &links),
             energy: energy(run, &cells, &columns),
             history: None,

@@ -29,6 +29,24 @@ pub struct Roofline {
     pub classes: Vec<ClassView>,
 }
 
+/// What the machine was measured to do at the most, as data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CeilingView {
+    /// What reached it.
+    pub name: String,
+    /// How much, in its unit.
+    pub rate: f64,
+    /// `FLOP/s` or `B/s`.
+    pub unit: &'static str,
+}
+
+impl CeilingView {
+    pub(crate) fn new(ceiling: &Ceiling) -> Self {
+        let unit = if ceiling.traffic { "B/s" } else { "FLOP/s" };
+        Self { name: clean::line(&ceiling.name), rate: ceiling.rate, unit }
+    }
+}
+
 /// One ceiling.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roof {
@@ -108,7 +126,7 @@ pub(crate) fn roofline(cell: &CellId, profile: &Profile, ceilings: &[Ceiling], l
         let [seconds, flops, bytes] = class.raw;
         (seconds > 0.0 && flops > 0.0 && bytes > 0.0).then(|| (flops / bytes, flops / seconds))
     };
-    let arithmetic = || ceilings.iter().filter(|c| !c.is_traffic()).map(|c| c.rate);
+    let arithmetic = || ceilings.iter().filter(|c| !c.traffic).map(|c| c.rate);
     let (left, right) = range(classes.iter().filter_map(point).map(|(x, _)| x))?;
     let (low, high) = range(classes.iter().filter_map(point).map(|(_, y)| y).chain(arithmetic()))?;
     let (x, y) = (Ruler::log(left, right, WIDTH), Ruler::log(low, high, HEIGHT));
@@ -135,7 +153,7 @@ pub(crate) fn roofline(cell: &CellId, profile: &Profile, ceilings: &[Ceiling], l
 /// A level line for arithmetic, a rising one for traffic up to the highest level; `None` of what lies outside the frame.
 fn roof(ceiling: &Ceiling, x: &Ruler, y: &Ruler, most: Option<f64>) -> Option<Roof> {
     let name = clean::line(&ceiling.name);
-    if !ceiling.is_traffic() {
+    if !ceiling.traffic {
         let label = format!("{name}: {}", format::quantity(Hint::Rate, "FLOP/s", ceiling.rate));
         let at = y.down(ceiling.rate);
         return Some(Roof { label, path: format!("M0 {at}H{WIDTH}"), x: 4, y: at - 5 });

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 /// What each key holds: `text`, `number`, `whole` or `yes-no`, with `?` where it may be `null`; a list of one shape; an object;
-/// `*` stands for keys that are not fixed.
+/// `*` stands for keys that are not fixed. A key that ends in `?` may be absent.
 fn shape() -> Value {
     let run = json!({"verdict": "text", "cells": "whole"});
     let step = json!({"class": "text", "from_seconds": "number", "to_seconds": "number"});
@@ -53,6 +53,7 @@ fn cell() -> Value {
         }],
         "plan_hash": "text?", "passes": ["text"], "passes_skipped": {"*": "text"}, "numbers_ok": "yes-no?",
         "ops": [{"class": "text", "count": "whole", "seconds": "number", "flops": "number", "bytes": "number"}],
+        "bound?": {"*": "text"},
         "command": "text",
     })
 }
@@ -108,9 +109,10 @@ fn grown(shape: &Value) -> Value {
             (Some(values), _) => json!({"type": "object", "additionalProperties": grown(values)}),
             (_, Some(present)) => json!({"anyOf": [grown(present), {"type": "null"}]}),
             _ => {
+                let name = |key: &String| key.trim_end_matches('?').to_owned();
                 let properties: Map<String, Value> =
-                    keys.iter().map(|(key, value)| (key.clone(), grown(value))).collect();
-                let required: Vec<&String> = keys.keys().collect();
+                    keys.iter().map(|(key, value)| (name(key), grown(value))).collect();
+                let required: Vec<&String> = keys.keys().filter(|key| !key.ends_with('?')).collect();
                 json!({"type": "object", "properties": properties, "required": required})
             }
         },

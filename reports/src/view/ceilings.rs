@@ -1,7 +1,6 @@
 //! What the machine was measured to do at the most, the only place where ceilings come from: a roofline that is drawn from a
 //! datasheet says nothing about the machine at hand.
 
-use serde::Serialize;
 use stepwatch_record::Run;
 use stepwatch_record::ceiling::{self, Work};
 
@@ -9,21 +8,14 @@ use super::cell::{Fact, fact};
 use crate::format::{self, Hint};
 
 /// One ceiling.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Ceiling {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ceiling {
     /// What reached it.
-    pub name: String,
-    /// How much, in its unit.
-    pub rate: f64,
-    /// `FLOP/s`, or `B/s` where it bounds traffic.
-    pub unit: &'static str,
-}
-
-impl Ceiling {
+    pub(crate) name: String,
+    /// Bytes or FLOPs a second.
+    pub(crate) rate: f64,
     /// Whether it bounds traffic rather than arithmetic.
-    pub(crate) fn is_traffic(&self) -> bool {
-        self.unit == "B/s"
-    }
+    pub(crate) traffic: bool,
 }
 
 /// What was held for seconds on the run's GPUs, the best of each kind; where nothing was, the best that the canary reached in all
@@ -44,8 +36,8 @@ fn of_canary(run: &Run) -> Vec<Ceiling> {
     let flops = readings().map(|canary| canary.flops_per_second).filter(|rate| *rate > 0.0).reduce(f64::max);
     let bytes = readings().map(|canary| canary.bytes_per_second).filter(|rate| *rate > 0.0).reduce(f64::max);
     let product = if run.manifest.backend == "cpu" { "multiply-adds (canary)" } else { "bf16 product (canary)" };
-    let arithmetic = flops.map(|rate| Ceiling { name: product.into(), rate, unit: "FLOP/s" });
-    let traffic = bytes.map(|rate| Ceiling { name: "copy (canary)".into(), rate, unit: "B/s" });
+    let arithmetic = flops.map(|rate| Ceiling { name: product.into(), rate, traffic: false });
+    let traffic = bytes.map(|rate| Ceiling { name: "copy (canary)".into(), rate, traffic: true });
     arithmetic.into_iter().chain(traffic).collect()
 }
 
