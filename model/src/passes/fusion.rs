@@ -480,9 +480,11 @@ mod tests {
     #[test]
     fn rows_are_scaled_and_cast_where_they_are_made_and_columns_after() {
         let labels = labels(Precision::Fp8Rowwise, &RULES);
-        for wanted in
-            ["norm forward + qkv x amax + qkv x scale + qkv x quantise", "qkv x amax + qkv x scale + qkv x quantise"]
-        {
+        for wanted in [
+            "norm forward + qkv x amax + qkv x scale + qkv x quantise",
+            "qkv x amax + qkv x scale + qkv x quantise",
+            "swiglu forward again + swiglu backward + gate-up dy amax + gate-up dy scale + gate-up dy quantise",
+        ] {
             assert!(labels.iter().any(|label| label == wanted), "{wanted} not in {labels:#?}");
         }
     }
@@ -517,6 +519,29 @@ mod tests {
             let Op::Fused(fused) = &reads[0].op else { panic!("{}", reads[0].label) };
             let dropped = fused.unread.iter().any(|&index| step.tensor(reads[0].operands[index]).name == "logits");
             assert_eq!(dropped, precision != Precision::Fp8Rowwise, "{precision:?} stores it in bf16");
+        }
+    }
+
+    /// Nothing of SwiGLU's product lives from forward to backward, whatever the weight gradient reads of it.
+    #[test]
+    fn no_fp8_recipe_keeps_the_product_of_swiglu() {
+        use crate::ir::Phase;
+        let kept = |precision: Precision, rules: &[Rule]| {
+            let dims = crate::config::Dims { dim: 128, layers: 2, heads: 2, ffn: 256, vocab: 128 };
+            let step = fuse(layout(build(&StepConfig { precision, ..StepConfig::example(dims, 1, 128) })), rules);
+            let touched = |index: usize, phase: Phase| {
+                let mut of = step.ops.iter().filter(|node| node.phase == phase);
+                of.any(|node| node.operands.iter().any(|id| id.index() == index))
+            };
+            let of_product = |name: &str| name.ends_with(".h") || (name.contains("down.x8") && name.ends_with(".t"));
+            let tensors = step.tensors.iter().enumerate().filter(|(_, tensor)| !tensor.persistent());
+            let lives = tensors.filter(|(at, _)| touched(*at, Phase::Forward) && touched(*at, Phase::Backward));
+            lives.filter(|(_, tensor)| of_product(&tensor.name)).count()
+        };
+        let without: Vec<Rule> = RULES.into_iter().filter(|rule| *rule != Rule::Remake).collect();
+        for precision in Precision::ALL.into_iter().filter(|precision| precision.is_fp8()) {
+            assert_eq!(kept(precision, &RULES), 0, "{}", precision.name());
+            assert_eq!(kept(precision, &without), 2, "{}: one a block without the rule", precision.name());
         }
     }
 
