@@ -178,6 +178,7 @@ pub fn sized(cells: usize, rounds: u32, samples: u32) -> Inputs {
         made.change(id, verdict, effect, index % 50 == 3);
     }
     made.conclude(&ids);
+    made.conclusion.waterfalls = ids.windows(2).map(|pair| made.waterfall(&pair[0], &pair[1])).collect();
     made.done()
 }
 

@@ -29,6 +29,9 @@ const TEMPLATES: [(&str, &str); 13] = [
     ("provenance.html", include_str!("../templates/provenance.html")),
 ];
 
+/// The page draws so many waterfalls and makes any other of two cells' profiles; `export` writes all.
+const MOST_WATERFALLS: usize = 16;
+
 /// The report as HTML.
 ///
 /// # Errors
@@ -37,6 +40,7 @@ pub fn render(view: &View) -> Result<String, ReportError> {
     let mut tera = Tera::new();
     tera.add_raw_templates(TEMPLATES)?;
     let mut context = Context::from_serialize(view)?;
+    context.insert("most_waterfalls", &MOST_WATERFALLS);
     context.insert("style", include_str!("../templates/style.css"));
     context.insert("script", include_str!("../templates/script.js"));
     context.insert("pivot_data", &embedded(&Pivot::new(view))?);
@@ -68,7 +72,7 @@ fn rounded(number: f64, digits: usize) -> Value {
 }
 
 /// The same value without the keys that figures and op classes repeat: the page's script puts them back when the data is
-/// saved. Of the nights there are the estimates alone: the charts show their intervals, and a year of a large sweep must open at
+/// saved. Of many waterfalls there are those that it draws, of the nights the estimates alone: the charts show their intervals, and a year of a large sweep must open at
 /// once.
 fn packed(mut value: Value) -> Value {
     const LISTS: [&str; 2] = ["figures", "ops"];
@@ -81,6 +85,9 @@ fn packed(mut value: Value) -> Value {
             };
             cell[name] = items.into_iter().map(row).collect();
         }
+    }
+    if let Some(waterfalls) = value.get_mut("waterfalls").and_then(Value::as_array_mut) {
+        waterfalls.truncate(MOST_WATERFALLS);
     }
     let trends = value.pointer_mut("/history/trends").and_then(Value::as_array_mut);
     for trend in trends.into_iter().flatten() {

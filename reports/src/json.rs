@@ -21,7 +21,7 @@
 //! | `findings[]` | `kind`, `severity`, `sentence`, `evidence[]`, `next_step`, `cells[]` |
 //! | `waivers[]` | `cell` (as written), `cells[]`, `metric`, `limit`, `owner`, `expires`, `reason`, `state` (`waives`, `exceeded`, `expired`, `unused`), `sentence` |
 //! | `annotations[]` | `date`, `text`, `cells[]` (empty: all) |
-//! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds` |
+//! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds`; saved from the page the first 16 |
 //! | `gains[]` | FP8 over its BF16 twin: `of`, `over`, `width` (or `null`), `ratio`, `low`, `high`, `confidence`, `product_share`, `bound` (or `null`) |
 //! | `ceilings[]` | what the machine was measured to do at the most: `name`, `rate`, `unit` |
 //! | `history` | with `--history`, else `null`: `sentence`, `nights[]` (pairs of run and day), `shifts[]` of `metric`, `run`, `effect`, `cells[]`, `differs[]`; `notes[]` of `date`, `text`; `trends[]` |

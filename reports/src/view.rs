@@ -202,7 +202,7 @@ impl Links {
 }
 
 /// A page shows so many rooflines; every cell has the numbers behind its own in a table.
-const MOST_ROOFLINES: usize = 12;
+const MOST_ROOFLINES: usize = 8;
 
 /// Rooflines of the cells that waterfalls lead from and to, then of the others.
 fn rooflines(run: &Run, conclusion: &Conclusion, ceilings: &[Ceiling], links: &Links) -> Vec<Roofline> {

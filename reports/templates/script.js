@@ -282,10 +282,10 @@ function drawFall() {
     th.scope = 'row';
     tr.appendChild(th);
     if (kind === 't') tr.className = 'total';
-    [first, second, change].forEach(function (text) { tr.insertCell().textContent = text; tr.lastChild.className = 'n'; });
-    var bar = make('span', '', 'bar ' + kind);
-    bar.style.marginLeft = 100 * Math.min(low, high) / most + '%';
-    bar.style.width = Math.max(100 * Math.abs(high - low) / most, 0.3) + '%';
+    [first, second, change].forEach(function (text) { tr.insertCell().textContent = text; });
+    var bar = make('i', '', 'bar ' + kind);
+    bar.style.setProperty('--l', 1000 * Math.min(low, high) / most);
+    bar.style.setProperty('--w', Math.max(1000 * Math.abs(high - low) / most, 3));
     tr.insertCell().appendChild(bar);
   }
   row(a.id, seconds(whole(from)), '', '', 0, whole(from), 't');

@@ -10,8 +10,8 @@ use crate::format::{Hint, Scale};
 use crate::view::Links;
 use crate::view::change::Link;
 
-/// Width of the bars' area, pixels.
-const WIDTH: i32 = 400;
+/// Width of the bars' frame, in thousandths.
+const WIDTH: i32 = 1000;
 
 /// A waterfall as rows of a table, each with its bar.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,7 +41,7 @@ pub struct WaterfallRow {
     pub to: String,
     /// What is added, with its sign; empty for totals.
     pub added: String,
-    /// Left edge and width of the bar, pixels.
+    /// Left edge and width of the bar, thousandths of its frame.
     pub bar: [i32; 2],
     /// Whether time is added rather than saved.
     pub slower: bool,

@@ -17,7 +17,10 @@ struct Rung<'a> {
     ratio: Ratio,
 }
 
-/// One finding for each ladder, from its lowest rung to its highest; `None` of those that have a single rung.
+/// So many ladders have a finding of their own.
+const MOST_LADDERS: usize = 4;
+
+/// One finding for each ladder, from its lowest rung to its highest; those that gain the most first.
 pub(super) fn passes(run: &Run, summary: &Summary) -> Vec<Finding> {
     if run.manifest.backend == "cpu" {
         return Vec::new();
@@ -39,7 +42,15 @@ pub(super) fn passes(run: &Run, summary: &Summary) -> Vec<Finding> {
         }
         findings.push(finding(run, summary, &ratios, &ladder, confidence));
     }
-    findings.into_iter().flatten().collect()
+    let mut findings: Vec<(f64, Finding)> = findings.into_iter().flatten().collect();
+    // Those in which compiling brings the most come first; of a large sweep the others would drown what else there is to say.
+    findings.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let more = findings.len().saturating_sub(MOST_LADDERS);
+    findings.truncate(MOST_LADDERS);
+    if let Some((_, last)) = findings.last_mut().filter(|_| more > 0) {
+        last.evidence.push(format!("{} more {}", more, if more == 1 { "ladder" } else { "ladders" }));
+    }
+    findings.into_iter().map(|(_, finding)| finding).collect()
 }
 
 fn finding(
@@ -48,7 +59,7 @@ fn finding(
     ratios: &Ratios<'_>,
     ladder: &[&Rung<'_>],
     confidence: f64,
-) -> Option<Finding> {
+) -> Option<(f64, Finding)> {
     let (bottom, top) = (ladder.first()?.from, ladder.last()?.to);
     let whole = ratios.of(&top.cell.id, &bottom.cell.id, confidence).ok()?;
     let best = ladder.iter().max_by(|a, b| a.ratio.point.total_cmp(&b.ratio.point))?;
@@ -64,7 +75,7 @@ fn finding(
     }
     let idle: Vec<String> =
         ladder.iter().filter(|r| r.ratio.low <= 1.0 && r.ratio.high >= 1.0).map(|r| named(r)).collect();
-    Some(Finding {
+    let finding = Finding {
         kind: Kind::WhatPassesBring,
         severity: Severity::Low,
         sentence,
@@ -75,7 +86,8 @@ fn finding(
             format!("leave out what brings nothing here ({}), or measure more rounds to see less", idle.join("; "))
         },
         cells: ladder.iter().map(|rung| rung.from.cell.id.clone()).chain([top.cell.id.clone()]).collect(),
-    })
+    };
+    Some((whole.point, finding))
 }
 
 /// `none → layout`.

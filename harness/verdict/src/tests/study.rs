@@ -54,6 +54,15 @@ fn each_pass_says_what_it_gives_back_and_from_which_ops() {
     assert!(fp8.sentence.contains("most of all layout → full: 2"), "{}", fp8.sentence);
     assert_eq!(fp8.evidence.len(), 2, "{:?}", fp8.evidence);
     assert!(fp8.evidence[0].starts_with("none → layout: 200") && fp8.evidence[0].contains("quantise -40.0 ms"));
+    // Of many ladders those that gain the most are told, and how many others there are.
+    let many = (0..6).fold(Script::new("r"), |script, i| {
+        let script = cell(script, &format!("m{i}/bf16/none"), 100.0, &[]);
+        cell(script, &format!("m{i}/bf16/full"), 90.0 - f64::from(i), &[])
+    });
+    let many = conclusion(&many);
+    let told: Vec<&Finding> = many.findings.iter().filter(|f| f.kind == Kind::WhatPassesBring).collect();
+    assert_eq!(told.len(), 4);
+    assert!(told[0].sentence.contains("m5/bf16/none") && told[3].evidence.last().unwrap() == "2 more ladders");
     // On a CPU fused ops run part by part: nothing is said there.
     let cpu = study().with(|run| run.manifest.backend = "cpu".into());
     assert!(conclusion(&cpu).findings.iter().all(|f| f.kind != Kind::WhatPassesBring && f.kind != Kind::Fastest));
