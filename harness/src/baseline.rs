@@ -62,13 +62,30 @@ pub fn all(folder: &Path, scenario: &str) -> Result<Vec<Accepted>, StoreError> {
     Ok(accepted)
 }
 
-/// The runs to compare with: the newest that stand, `except` this one, as many as the policy asks for.
+/// The runs to compare with: the newest that stand, `except` this one, back to where as many `fit` as the policy asks for. Those
+/// that do not fit are among them, so that a reader sees what was refused.
 ///
 /// # Errors
 /// As [`all`].
-pub fn reference(folder: &Path, scenario: &str, runs: u32, except: &str) -> Result<Vec<Accepted>, StoreError> {
+pub fn reference(
+    folder: &Path,
+    scenario: &str,
+    runs: u32,
+    except: &str,
+    fits: impl Fn(&Summary) -> bool,
+) -> Result<Vec<Accepted>, StoreError> {
     let standing = all(folder, scenario)?.into_iter().filter(|a| a.revoked.is_none() && a.summary.run != except);
-    Ok(standing.take(runs as usize).collect())
+    let mut missing = runs;
+    let enough = |accepted: &Accepted| {
+        let wanted = missing > 0;
+        missing -= u32::from(wanted && fits(&accepted.summary));
+        wanted
+    };
+    let reference: Vec<Accepted> = standing.take_while(enough).collect();
+    // Where none fits, a few say why as well as all.
+    let any = reference.iter().any(|accepted| fits(&accepted.summary));
+    let most = if any { reference.len() } else { runs as usize };
+    Ok(reference.into_iter().take(most).collect())
 }
 
 /// Accepts a run; accepting it again gives it a new reason and lifts a revocation.
@@ -152,7 +169,7 @@ mod tests {
     }
 
     fn runs(folder: &Path, count: u32, except: &str) -> Vec<String> {
-        reference(folder, "quick", count, except).unwrap().into_iter().map(|a| a.summary.run).collect()
+        reference(folder, "quick", count, except, |_| true).unwrap().into_iter().map(|a| a.summary.run).collect()
     }
 
     #[test]
@@ -172,6 +189,25 @@ mod tests {
         let revoked = all(folder, "quick").unwrap().into_iter().find(|a| a.summary.run == "20261102-a").unwrap();
         assert_eq!(revoked.revoked.unwrap().reason, "throttled");
         assert_eq!(scenarios(folder), ["quick"]);
+    }
+
+    #[test]
+    fn runs_of_another_class_do_not_take_the_places_of_those_that_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for (run, backend) in
+            [("20261101-a", "cpu"), ("20261102-b", "cuda"), ("20261103-c", "cpu"), ("20261104-d", "cuda")]
+        {
+            let summary = Summary { backend: backend.to_owned(), ..summary(run) };
+            accept(folder, summary, Vec::new(), "x", "now".to_owned()).unwrap();
+        }
+        let of = |runs: u32, backend: &str| -> Vec<String> {
+            let found = reference(folder, "quick", runs, "", |summary| summary.backend == backend).unwrap();
+            found.into_iter().map(|accepted| accepted.summary.run[8..].to_owned()).collect()
+        };
+        assert_eq!(of(2, "cpu"), ["-d", "-c", "-b", "-a"]);
+        assert_eq!(of(1, "cpu"), ["-d", "-c"]);
+        assert_eq!(of(2, "null"), ["-d", "-c"], "what was refused is named, and not all of it");
     }
 
     #[test]

@@ -27,6 +27,8 @@ enum Command {
     Report(commands::report::Report),
     History(commands::history::History),
     Baseline(commands::baseline::Baseline),
+    #[command(hide = true)]
+    Backtest(commands::backtest::Replay),
     Model(commands::model::Model),
     Doctor(commands::doctor::Doctor),
     Export(commands::export::Export),
@@ -47,6 +49,7 @@ impl Command {
             Self::Explain(args) => commands::explain::run(args),
             Self::Report(args) => commands::report::run(args),
             Self::History(args) => commands::history::run(args),
+            Self::Backtest(args) => commands::backtest::run(args),
             Self::Baseline(args) => commands::baseline::run(args),
             Self::Model(args) => commands::model::run(args),
             Self::Doctor(args) => commands::doctor::run(args),

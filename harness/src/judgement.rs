@@ -10,6 +10,7 @@ use stepwatch_record::run::Run;
 use stepwatch_record::trend::History;
 use stepwatch_reports::view::View;
 use stepwatch_verdict::compare::Comparison;
+use stepwatch_verdict::compatible::obstacles;
 use stepwatch_verdict::looks::{self, Doubt};
 use stepwatch_verdict::pairs::{self, Sides};
 
@@ -71,7 +72,7 @@ impl Judgement {
             let sides = pairs::sides(&run, &summary);
             return Ok(Self { run, summary, reference: Vec::new(), sides, conclusion });
         }
-        let (reference, origin) = reference(&run, against)?;
+        let (reference, origin) = reference(&run, &summary, against)?;
         let conclusion = stepwatch_verdict::conclude(&run, &summary, &reference, &origin, findings, &known);
         Ok(Self { run, summary, reference, sides: None, conclusion })
     }
@@ -143,14 +144,15 @@ pub fn unrendered(error: stepwatch_reports::ReportError) -> CommandError {
     CommandError::new(Exit::Bug, format!("the report cannot be made: {error}"))
 }
 
-fn reference(run: &Run, against: &Against) -> Result<(Vec<Summary>, String), CommandError> {
+fn reference(run: &Run, summary: &Summary, against: &Against) -> Result<(Vec<Summary>, String), CommandError> {
     let manifest = &run.manifest;
     match against {
         Against::Nothing => Ok((Vec::new(), String::new())),
         Against::Accepted(folder) => {
-            let runs = manifest.policy.reference_runs;
-            let accepted =
-                baseline::reference(folder, &manifest.scenario, runs, &manifest.id).map_err(CommandError::usage)?;
+            let policy = &manifest.policy;
+            let fits = |that: &Summary| obstacles(summary, that, &policy.reference_same).is_empty();
+            let accepted = baseline::reference(folder, &manifest.scenario, policy.reference_runs, &manifest.id, fits);
+            let accepted = accepted.map_err(CommandError::usage)?;
             Ok((accepted.into_iter().map(|accepted| accepted.summary).collect(), "accepted baseline".to_owned()))
         }
         Against::Named { name, folder } => {

@@ -153,6 +153,9 @@ pub struct Policy {
     pub reference_runs: u32,
     /// What must be the same to compare: `gpu`, `driver`, `power_limit`, `libraries`, `device`, `cpu`.
     pub reference_same: Vec<String>,
+    /// So many nights that ended good and agree make the newest of them a reference by itself; 0 leaves it to people.
+    #[serde(default)]
+    pub reference_promote: u32,
 }
 
 impl Default for Policy {
@@ -165,6 +168,7 @@ impl Default for Policy {
             false_alarms: 0.01,
             reference_runs: 10,
             reference_same: vec!["gpu".into(), "driver".into(), "power_limit".into()],
+            reference_promote: 0,
         }
     }
 }

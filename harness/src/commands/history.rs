@@ -12,6 +12,7 @@ use super::{CommandError, emit, one_line, say};
 use crate::exit::Exit;
 use crate::nights::{self, StoredNight};
 use crate::store::SUMMARY;
+use crate::summaries::unusual;
 
 /// Says where the figures of a scenario changed over its stored runs.
 #[derive(Debug, clap::Args)]
@@ -95,6 +96,9 @@ fn of_one_scenario(folder: &Path, metrics: &[String]) -> Result<Vec<StoredNight>
             other.scenario
         )));
     }
+    let runs: Vec<(&str, &str)> =
+        nights.iter().map(|night| (night.night.run.as_str(), night.night.started.as_str())).collect();
+    unusual(&runs).iter().for_each(|note| say(format_args!("warning: {note}")));
     if nights.len() < FEWEST_NIGHTS {
         say(format_args!(
             "note: {} of the {FEWEST_NIGHTS} runs that a search needs: nothing is searched",

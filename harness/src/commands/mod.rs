@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::exit::Exit;
 use crate::scenario::known::KnownFiles;
 
+pub mod backtest;
 pub mod baseline;
 pub mod check;
 pub mod compare;

@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unwritable};
 use crate::ledger::{self, Request};
 use crate::progress::Progress;
+use crate::promotion::{self, Promotion};
 use crate::runner::{self, Stopped, Sweep, tree};
 use crate::scenario::known::KnownFiles;
 use crate::scenario::{self, BackendChoice, LoadOptions, PlannedCell, Scenario, Work};
@@ -319,7 +320,7 @@ fn sweep(
     drop(writer);
     let again = format!("go on with: stepwatch run --resume {}", quoted(&planned.folder));
     match outcome {
-        Ok(()) => judge(planned, against, known),
+        Ok(()) => judge(planned, against, known, &args.places.out),
         Err(Stopped::Interrupted(exit)) => {
             say(format_args!("interrupted: what was measured is kept; {again}"));
             Ok(exit)
@@ -328,7 +329,7 @@ fn sweep(
     }
 }
 
-fn judge(planned: &Planned, against: &Against, known: &KnownFiles) -> Result<Exit, CommandError> {
+fn judge(planned: &Planned, against: &Against, known: &KnownFiles, out: &Path) -> Result<Exit, CommandError> {
     let run = super::load(&planned.folder)?;
     if let Some(shard) = planned.manifest.asked.shard {
         say(format_args!("part {} of {} is measured; judge all parts with `stepwatch merge`", shard.index, shard.of));
@@ -342,6 +343,13 @@ fn judge(planned: &Planned, against: &Against, known: &KnownFiles) -> Result<Exi
     let report = judgement.store(&planned.folder, None)?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     emit(&format!("\nreport: {}\n", report.display()))?;
+    if let Against::Accepted(baselines) = against {
+        match promotion::promote(&judgement, out, baselines).map_err(unwritable)? {
+            Promotion::NotAsked => {}
+            Promotion::Not(why) => say(format_args!("not a reference by itself: {why}")),
+            Promotion::Accepted(path, reason) => say(format_args!("{}: {reason}", path.display())),
+        }
+    }
     Ok(judgement.exit())
 }
 

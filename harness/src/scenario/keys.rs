@@ -155,6 +155,13 @@ pub(super) const POLICY: &[Key] = &[
                 "[\"gpu\", \"driver\"]",
                 "What must be the same to compare; device pins the very card.",
             ),
+            key(
+                "promote",
+                Holds::Integer(0, 1000),
+                "0",
+                "3",
+                "So many nights that ended good and agree make the newest of them a reference by itself; 0: only `baseline accept` does.",
+            ),
         ]),
         "{ runs = 10, same = [\"gpu\", \"driver\", \"power_limit\"] }",
         "{ runs = 10, same = \"device\" }",

@@ -22,7 +22,7 @@ pub(super) fn read(raw: &RawScenario<'_, '_>, metrics: &[Metric], problems: &mut
     let false_alarms = share("false_alarms", default.false_alarms);
     let not_negative = |number: f64| (0.0..1.0).contains(&number);
     let margin = table.number("margin", not_negative, "a share from 0 to below 1 (0.01 is 1 %)", problems);
-    let (reference_runs, reference_same) = reference(table, &default, problems);
+    let (reference_runs, reference_same, reference_promote) = reference(table, &default, problems);
     Policy {
         gate: gate.unwrap_or(default.gate),
         margin: margin.unwrap_or(default.margin),
@@ -31,6 +31,7 @@ pub(super) fn read(raw: &RawScenario<'_, '_>, metrics: &[Metric], problems: &mut
         false_alarms,
         reference_runs,
         reference_same,
+        reference_promote,
     }
 }
 
@@ -54,8 +55,8 @@ pub(super) fn unknown_metric(name: &Spanned<String>, metrics: &[Metric]) -> Opti
     Some(Problem::at(name.span(), title, label).help(format!("the metrics of this scenario are {}", list(known()))))
 }
 
-fn reference(table: &Table<'_, '_>, default: &Policy, problems: &mut Vec<Problem>) -> (u32, Vec<String>) {
-    let otherwise = || (default.reference_runs, default.reference_same.clone());
+fn reference(table: &Table<'_, '_>, default: &Policy, problems: &mut Vec<Problem>) -> (u32, Vec<String>, u32) {
+    let otherwise = || (default.reference_runs, default.reference_same.clone(), default.reference_promote);
     let keys = keys::POLICY.iter().find_map(|key| match key.holds {
         Holds::Table(keys) => Some(keys),
         _ => None,
@@ -63,6 +64,12 @@ fn reference(table: &Table<'_, '_>, default: &Policy, problems: &mut Vec<Problem
     let (Some(inner), Some(keys)) = (table.table("reference", problems), keys) else { return otherwise() };
     let inner = Table::new("`reference`".to_owned(), inner.span(), inner.get_ref(), keys, problems);
     let runs = inner.integer("runs", 1, 1000, problems).and_then(|runs| u32::try_from(runs).ok());
+    let promote = inner.integer("promote", 0, 1000, problems).and_then(|nights| u32::try_from(nights).ok());
+    if promote == Some(1) {
+        let title = "`promote` in `reference` must be 0 or at least 2".to_owned();
+        let label = "one night agrees with nothing".to_owned();
+        problems.push(Problem::at(inner.span.clone(), title, label));
+    }
     let same = inner.texts("same", true, problems);
     for word in same.iter().flatten().filter(|word| !keys::SAME.contains(&word.get_ref().as_str())) {
         let title = format!("`same` in `reference` must be of {}", list(keys::SAME));
@@ -73,5 +80,9 @@ fn reference(table: &Table<'_, '_>, default: &Policy, problems: &mut Vec<Problem
         ));
     }
     let same = same.map(|same| same.into_iter().map(Spanned::into_inner).collect());
-    (runs.unwrap_or(default.reference_runs), same.unwrap_or_else(|| default.reference_same.clone()))
+    (
+        runs.unwrap_or(default.reference_runs),
+        same.unwrap_or_else(|| default.reference_same.clone()),
+        promote.unwrap_or(default.reference_promote),
+    )
 }

@@ -19,6 +19,7 @@ pub mod looks;
 pub mod method;
 pub mod pairs;
 pub mod policy;
+pub mod promotion;
 pub mod ratio;
 mod round;
 pub mod stats;

@@ -171,6 +171,11 @@ impl<'data> Comparison<'data> {
         changes
     }
 
+    /// The newest reference run that may be compared with; where none may, the newest.
+    fn newest(&self) -> Option<&'data Summary> {
+        self.usable.first().copied().or(self.given.first())
+    }
+
     fn gated(&self, metric: &str) -> bool {
         self.run.manifest.policy.gate.iter().any(|name| name == metric)
     }
@@ -178,7 +183,7 @@ impl<'data> Comparison<'data> {
     /// The verdict of a cell that has no figures to compare: its end, or that the reference has or lacks it.
     fn of_whole_cell(&self, cell: &CellFigures) -> Option<Change> {
         let id = &cell.cell.id;
-        let newest = self.given.first().and_then(|summary| summary.cell(id));
+        let newest = self.newest().and_then(|summary| summary.cell(id));
         let older = || self.usable.iter().filter_map(|summary| summary.cell(id)).find(|cell| completed(cell));
         let reference = newest.filter(|cell| completed(cell)).or_else(older);
         let (verdict, reason, why) = match &cell.end {
@@ -314,7 +319,7 @@ impl<'data> Comparison<'data> {
         if asked.filter.is_some() || asked.shard.is_some() {
             return Vec::new();
         }
-        let cells = self.given.first().map(|summary| summary.cells.as_slice()).unwrap_or_default();
+        let cells = self.newest().map(|summary| summary.cells.as_slice()).unwrap_or_default();
         let gone = cells.iter().filter(|cell| completed(cell) && self.summary.cell(&cell.cell.id).is_none());
         let why = "the reference has this cell and the run did not plan it";
         gone.map(|cell| self.bare(&cell.cell.id, Verdict::Missing, "not-planned", why.to_owned())).collect()
