@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stepwatch_record::comparison::Conclusion;
+use stepwatch_record::comparison::{Conclusion, Verdict};
 use stepwatch_record::figure::Summary;
 use stepwatch_verdict::promotion::agree;
 
@@ -51,6 +51,13 @@ pub fn promote(judgement: &Judgement, out: &Path, baselines: &Path) -> Result<Pr
     let reason = format!("promoted: {nights} nights agree, this one and {}", others.join(", "));
     let (summary, plans) = (judgement.summary.clone(), judgement.run.plans.clone());
     let path = baseline::accept(baselines, summary, plans, &reason, machine::now())?;
+    // A window of both levels would take a regression back to the old one for the nights' own noise.
+    if conclusion.changes.iter().any(|change| change.gated && change.verdict == Verdict::Improved) {
+        let why = format!("superseded by {}: {nights} nights agree on a better level", manifest.id);
+        for run in &conclusion.reference.runs {
+            baseline::revoke(baselines, &manifest.scenario, run, &why, machine::now())?;
+        }
+    }
     Ok(Promotion::Accepted(path, reason))
 }
 

@@ -561,6 +561,7 @@ impl Maker {
             reference_value: value.filter(|_| measured).map(|value| value / (1.0 + effect)),
             machine: None,
             cause: None,
+            false_discovery: None,
         });
     }
 

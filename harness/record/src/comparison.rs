@@ -114,6 +114,10 @@ pub struct Change {
     /// Whose the change is, where there is one and a canary was compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Expected share of false ones among the changes of this run that are shown as clearly as this one, or more so
+    /// (Benjamini and Hochberg 1995): for a ranking. No verdict uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub false_discovery: Option<f64>,
 }
 
 /// What the evidence says of a claim.

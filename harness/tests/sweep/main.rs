@@ -12,5 +12,6 @@ mod faults;
 mod interruptions;
 mod nights;
 mod persistent;
+mod replays;
 mod scripted;
 mod stage;

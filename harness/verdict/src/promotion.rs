@@ -5,7 +5,6 @@ use stepwatch_record::figure::Summary;
 use stepwatch_record::run::Run;
 
 use crate::compare::Comparison;
-use crate::wording::count;
 
 /// Judges a run against the runs before it, newest first, by its own policy.
 ///
@@ -16,20 +15,23 @@ pub fn agree(run: &Run, summary: &Summary, changes: &[Change], earlier: &[Summar
     if let Some(waived) = changes.iter().find(|change| change.verdict == Verdict::KnownRegressed) {
         return Err(format!("{} of {} is a waived regression", waived.metric.name, waived.cell));
     }
-    let comparison = Comparison::new(run, summary, earlier);
-    if comparison.usable.len() < earlier.len() {
-        let refused = earlier.len() - comparison.usable.len();
-        return Err(format!("{} before it may not be compared with it", count(refused, "run")));
+    // One by one: nights that differ among themselves would widen the interval until it holds them all.
+    for one in earlier {
+        let comparison = Comparison::new(run, summary, std::slice::from_ref(one));
+        if comparison.usable.is_empty() {
+            return Err(format!("{} may not be compared with it: {}", one.run, comparison.obstacles.join("; ")));
+        }
+        let differs = |verdict: Verdict| !matches!(verdict, Verdict::Unchanged | Verdict::Undecided | Verdict::Skipped);
+        if let Some(change) = comparison.changes().iter().find(|change| change.gated && differs(change.verdict)) {
+            return Err(format!(
+                "{} of {} is {} against {}: {}",
+                change.metric.name,
+                change.cell,
+                change.verdict.word(),
+                one.run,
+                change.why
+            ));
+        }
     }
-    let differs = |verdict: Verdict| !matches!(verdict, Verdict::Unchanged | Verdict::Undecided | Verdict::Skipped);
-    match comparison.changes().iter().find(|change| change.gated && differs(change.verdict)) {
-        Some(change) => Err(format!(
-            "{} of {} is {} against the nights before: {}",
-            change.metric.name,
-            change.cell,
-            change.verdict.word(),
-            change.why
-        )),
-        None => Ok(()),
-    }
+    Ok(())
 }

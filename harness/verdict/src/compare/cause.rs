@@ -21,6 +21,43 @@ pub(super) struct Spent<'data> {
     pub(super) cycles: Option<&'data Effect>,
 }
 
+/// The step's fast and slow ends in one cell, each against the reference.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ends<'data> {
+    /// Its 5th percentile.
+    pub(super) low: Option<&'data Effect>,
+    /// Its 95th percentile.
+    pub(super) tail: Option<&'data Effect>,
+}
+
+/// Which part of the steps moved with a mean that changed. Delivered throughput is the mean; whether the code itself is slower is
+/// asked of the fast steps, which the host's jitter does not reach.
+pub(super) fn tell_which_moved(change: &mut Change, effect: &Effect, ends: Ends<'_>, policy: &Policy, confidence: f64) {
+    let changed = matches!(change.verdict, Verdict::Regressed | Verdict::Improved);
+    let mean =
+        matches!(change.metric.name.as_str(), "tokens_per_second" | "tokens_per_second_per_device" | "step_seconds");
+    let (true, Some(low)) = (changed && mean, ends.low) else { return };
+    let Some((from, to)) = decide(low, Better::Lower, policy, confidence).interval else { return };
+    let size = effect.scale.relative(effect.difference).abs();
+    let fast = low.scale.relative(low.difference).abs();
+    let moved = |effect: &&Effect| {
+        decide(effect, Better::Lower, policy, confidence).interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
+    };
+    change.why.push_str(if from > 0.0 || to < 0.0 {
+        if fast >= size / 2.0 {
+            "; the fast steps moved with the mean: every step is another"
+        } else {
+            "; the mean moved more than the fast steps: part of it is jitter of the host"
+        }
+    } else if fast >= size / 2.0 {
+        "; whether the fast steps moved too is not shown"
+    } else if ends.tail.filter(moved).is_some() {
+        "; the mean moved but the fast steps did not, and the slow ones did: host jitter, or stalls in some steps"
+    } else {
+        "; the mean moved but the fast steps did not: host jitter"
+    });
+}
+
 /// Says of a judged change of speed whose it is; leaves alone what no canary was compared for.
 pub(super) fn attribute(
     change: &mut Change,

@@ -82,6 +82,13 @@ impl Effect {
         Some((self.round_variance? / f64::from(rounds.max(1)) + self.fixed_variance).sqrt())
     }
 
+    /// Two-sided p value of no change.
+    #[must_use]
+    pub fn probability(&self) -> Option<f64> {
+        let error = self.standard_error(self.rounds).filter(|error| *error > 0.0)?;
+        stats::t_probability(self.difference / error, self.df)
+    }
+
     /// How far the interval reaches below and above `difference` at a two-sided `confidence`, if this run had so many rounds.
     ///
     /// Student's t, and further out where the shape of the rounds leaves a mean of so few of them skewed or heavy-tailed.

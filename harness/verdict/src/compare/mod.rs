@@ -17,10 +17,11 @@ pub use canary::{Canary, Shift};
 pub use decide::{Decision, POWER, decide};
 pub use effect::{Effect, Scale, effects};
 
-use self::cause::Spent;
+use self::cause::{Ends, Spent};
 use crate::figures::{Omission, omissions};
 use crate::looks::Looks;
 use crate::pairs::Sides;
+use crate::stats;
 use crate::wording::is_speed;
 use crate::{compatible, pairs, work};
 
@@ -155,7 +156,10 @@ impl<'data> Comparison<'data> {
                 let mut change = self.of_metric(cell, metric, effect, confidence)?;
                 if let Some(effect) = effect.filter(|_| change.effect.is_some()) {
                     self.doubt(&mut change, cell);
+                    let ends = Ends { low: of("step_seconds_low"), tail: of("step_seconds_tail") };
+                    cause::tell_which_moved(&mut change, effect, ends, &self.run.manifest.policy, confidence);
                     cause::attribute(&mut change, effect, cell, spent, &self.run.manifest.policy, confidence);
+                    change.false_discovery = effect.probability();
                 }
                 Some(change)
             };
@@ -168,6 +172,7 @@ impl<'data> Comparison<'data> {
         if self.paired {
             pairs::told_of_ends(&mut changes, self.given);
         }
+        rank(&mut changes);
         changes
     }
 
@@ -349,7 +354,17 @@ impl<'data> Comparison<'data> {
             reference_value: None,
             machine: None,
             cause: None,
+            false_discovery: None,
         }
+    }
+}
+
+/// Turns the changes' p values into shares of false discoveries, over all that were compared.
+fn rank(changes: &mut [Change]) {
+    let p: Vec<f64> = changes.iter().filter_map(|change| change.false_discovery).collect();
+    let mut rates = stats::false_discovery_rates(&p).into_iter();
+    for change in changes.iter_mut().filter(|change| change.false_discovery.is_some()) {
+        change.false_discovery = rates.next();
     }
 }
 

@@ -1,12 +1,14 @@
 //! Pure statistics: slices of numbers in, estimates out. Nothing here may know what a cell, a round or a metric is.
 
 mod describe;
+mod discovery;
 mod moderate;
 mod runs;
 mod shape;
 mod student;
 
 pub use describe::{log_mean, logs, mad, mean, median, quantile, sd};
+pub use discovery::{false_discovery_rates, t_probability};
 pub use moderate::{Group, Spread, moderate};
 pub use runs::between_runs;
 pub use shape::{Shape, common_shape, further};

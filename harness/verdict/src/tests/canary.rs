@@ -191,3 +191,29 @@ fn faster_by_other_work_is_no_improvement() {
     let slower = judged(&planned(night(0.95, 1.0), "two"), &reference);
     assert_eq!(speed(&slower, "a").verdict, Verdict::Regressed, "slower is slower by whatever plan");
 }
+
+#[test]
+fn the_words_say_whether_the_fast_steps_moved_with_the_mean() {
+    // Twenty steps a round, of which the last `slow` take `factor` times as long.
+    let stepped = |slow: usize, factor: f64| {
+        let mut script = night(1.0, 1.0);
+        for cell in CELLS {
+            script.each_round(cell, |round| {
+                let sample = round.samples[1];
+                round.samples.truncate(1);
+                for step in 0..20 {
+                    let times = if step as usize >= 20 - slow { factor } else { 1.0 };
+                    let gpu_ns = (sample.gpu_ns as f64 * times) as u64;
+                    round.samples.push(stepwatch_record::run::Sample { step: 1 + step, gpu_ns, ..sample });
+                }
+            });
+        }
+        script
+    };
+    let usual: Vec<Script> = (0..5).map(|_| stepped(0, 1.0)).collect();
+    let why = |script: &Script| speed(&judged(script, &usual), "a").why.clone();
+    let every = why(&stepped(20, 1.05));
+    assert!(every.contains("the fast steps moved with the mean"), "{every}");
+    let few = why(&stepped(2, 1.6));
+    assert!(few.contains("the mean moved but the fast steps did not, and the slow ones did"), "{few}");
+}

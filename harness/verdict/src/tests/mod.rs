@@ -13,6 +13,7 @@ mod pairs;
 mod properties;
 pub(crate) mod random;
 pub(crate) mod scripted;
+mod speed;
 mod study;
 mod verdicts;
 mod waivers;
