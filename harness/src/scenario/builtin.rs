@@ -419,7 +419,7 @@ mod tests {
         let config = config_of(&parameters(&[
             ("model", "454m".into()),
             ("precision", "fp8-rowwise-gw-hp".into()),
-            ("attention", "cudnn".into()),
+            ("attention", "naive".into()),
             ("compile", "fusion+layout".into()),
             ("batch_size", 3.into()),
             ("seq_len", 64.into()),
@@ -436,7 +436,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.dims, config::preset("454m").unwrap());
         assert_eq!(config.precision, Precision::Fp8RowwiseGwHp);
-        assert_eq!(config.attention, Attention::Cudnn);
+        assert_eq!(config.attention, Attention::Naive);
         assert_eq!(config.compile.to_string(), "layout+fusion");
         assert_eq!((config.batch_size, config.seq_len, config.recompute, config.deterministic), (3, 64, true, true));
         assert_eq!((config.optimizer_state, config.head), (OptimizerState::Bf16, Head::Fp8));
