@@ -292,8 +292,13 @@ mod tests {
 
     #[test]
     fn a_cpu_run_draws_no_speed_conclusion_and_says_how_to_get_a_reference() {
-        let page = page(&example::first_on_cpu());
-        assert!(page.contains("FP8 is emulated here: numbers are real, speed says nothing"));
-        assert!(page.contains("stepwatch baseline accept runs/fp8-study/20261123T171503Z-7f3a"));
+        let (run, summary, mut conclusion) = example::first_on_cpu();
+        let accept = "stepwatch baseline accept runs/fp8-study/20261123T171503Z-7f3a";
+        assert_eq!(conclusion.exit_code, 3, "a cell is missing");
+        let holes = page(&(run.clone(), summary.clone(), conclusion.clone()));
+        assert!(holes.contains("FP8 is emulated here: numbers are real, speed says nothing"));
+        assert!(!holes.contains(accept), "a run with holes is no reference");
+        conclusion.exit_code = 0;
+        assert!(page(&(run, summary, conclusion)).contains(accept));
     }
 }

@@ -133,7 +133,10 @@ function layOut() {
   if (rows === columns) columns = -1;
   var groups = new Map();
   data.cells.forEach(function (cell) {
-    var title = data.axes.map(function (axis, i) { return i === rows || i === columns ? '' : axis[0] + ' ' + axis[1][cell.v[i]]; })
+    var title = data.axes.map(function (axis, i) {
+      var value = axis[1][cell.v[i]];
+      return i === rows || i === columns || value === '–' ? '' : axis[0] + ' ' + value;
+    })
       .filter(Boolean).join(' · ');
     if (!groups.has(title)) groups.set(title, []);
     groups.get(title).push(cell);

@@ -179,11 +179,14 @@ pub struct CellView {
     pub command: String,
 }
 
+/// What stands for a parameter that a cell does not have.
+pub(crate) const ABSENT: &str = "–";
+
 impl CellView {
     /// The value of a parameter as text; `–` if the cell does not have it.
     #[must_use]
     pub fn value(&self, parameter: &str) -> &str {
-        self.parameters.iter().find(|fact| fact.name == parameter).map_or("–", |fact| fact.value.as_str())
+        self.parameters.iter().find(|fact| fact.name == parameter).map_or(ABSENT, |fact| fact.value.as_str())
     }
 }
 

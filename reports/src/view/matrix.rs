@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::cell::CellView;
+use super::cell::{ABSENT, CellView};
 use super::change::ChangeView;
 use super::column::Column;
 use super::mark::{Mark, Tone};
@@ -82,7 +82,8 @@ pub struct Matrix {
     pub panels: Vec<Panel>,
 }
 
-/// The parameters in which cells differ, in the order in which the scenario names them.
+/// The parameters in which cells differ, in the order in which the scenario names them. That another workload has none of a name
+/// is no difference: the workload says it.
 pub(crate) fn axes(cells: &[CellView]) -> Vec<Axis> {
     let mut names: Vec<&str> = Vec::new();
     let named = cells.iter().flat_map(|cell| cell.axes.iter().map(String::as_str));
@@ -102,7 +103,8 @@ pub(crate) fn axes(cells: &[CellView]) -> Vec<Axis> {
                     values.push(value.to_owned());
                 }
             }
-            (values.len() > 1).then(|| Axis { name: name.to_owned(), values })
+            let known = values.iter().filter(|value| *value != ABSENT).count();
+            (known > 1).then(|| Axis { name: name.to_owned(), values })
         })
         .collect()
 }
@@ -206,7 +208,8 @@ fn panels(
     let value = |cell: &CellView, axis: Option<usize>| axis.map_or("", |i| cell.value(&axes[i].name)).to_owned();
     let title = |cell: &CellView| {
         let rest = axes.iter().enumerate().filter(|(i, _)| Some(*i) != rows && Some(*i) != across);
-        rest.map(|(_, axis)| format!("{} {}", axis.name, cell.value(&axis.name))).collect::<Vec<_>>().join(" · ")
+        let rest = rest.map(|(_, axis)| (&axis.name, cell.value(&axis.name))).filter(|(_, value)| *value != ABSENT);
+        rest.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" · ")
     };
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
     for (index, cell) in cells.iter().enumerate() {

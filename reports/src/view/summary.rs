@@ -112,7 +112,8 @@ pub(crate) fn reference(manifest: &RunManifest, conclusion: &Conclusion) -> Refe
         (n, origin) => format!("Compared with {} ({origin}).", format::count(n, "run", "runs")),
     };
     ReferenceView {
-        accept: if runs.is_empty() { accept(manifest) } else { String::new() },
+        // A run with holes, failures or wrong numbers is no reference.
+        accept: if runs.is_empty() && acceptable(conclusion) { accept(manifest) } else { String::new() },
         sentence,
         runs,
         differences: reference.differences.iter().map(|line| clean::line(line)).collect(),
@@ -121,6 +122,11 @@ pub(crate) fn reference(manifest: &RunManifest, conclusion: &Conclusion) -> Refe
 
 fn run_path(manifest: &RunManifest) -> String {
     clean::shell_word(&format!("runs/{}/{}", clean::line(&manifest.scenario), clean::line(&manifest.id)))
+}
+
+/// Whether nothing stands against making the run a reference.
+const fn acceptable(conclusion: &Conclusion) -> bool {
+    matches!(conclusion.exit_code, 0 | 6)
 }
 
 fn accept(manifest: &RunManifest) -> String {
@@ -141,7 +147,7 @@ pub(crate) fn next_steps(
     if missing > 0 {
         steps.push(NextStep {
             text: format!("Measure what is missing: {}.", format::count(missing, "cell", "cells")),
-            command: format!("stepwatch run {file} --resume {}", run_path(manifest)),
+            command: format!("stepwatch run --resume {}", run_path(manifest)),
         });
     }
     let broken = cells.iter().filter(|cell| cell.mark.tone == Tone::Bad && cell.end.mark.tone == Tone::Bad);
@@ -167,7 +173,7 @@ pub(crate) fn next_steps(
             command: format!("stepwatch run {file} --rounds {rounds}"),
         });
     }
-    if conclusion.reference.runs.is_empty() && steps.len() < 6 {
+    if acceptable(conclusion) && conclusion.reference.runs.is_empty() && steps.len() < 6 {
         steps.push(NextStep {
             text: "Accept this run as the reference, so that the next one is compared with it.".into(),
             command: accept(manifest),
