@@ -32,7 +32,7 @@ const SHAPES: [Shape; 4] = [
 /// How long each is held for the table.
 const HELD: Duration = Duration::from_secs(1);
 
-/// One op on operands of its own that repeat nothing within a head.
+/// One op, prepared on the operands that all ops of its shape share.
 struct Bench<'a> {
     gpu: &'a Gpu,
     name: String,

@@ -8,6 +8,8 @@
 // that is waited for is always at work.
 //
 // Where query heads share keys and values, a block goes through the queries of all of them.
+//
+// Long because its warps play three parts of one protocol of barriers, which is read together or not at all.
 #include "hopper.cuh"
 #include "reduce.cuh"
 

@@ -3,6 +3,8 @@
 //! A group takes ops from further down the list up to its first op where nothing between stands in the way. All rules but
 //! [`Rule::ResidualIntoGemm`] keep every rounding, so their list is bitwise equal to the one before; that rule removes one
 //! and says so in [`Step::removed_roundings`].
+//!
+//! Long because it is one table of rules: what stands beside a rule decides whether it applies.
 
 mod group;
 mod remake;
