@@ -17,7 +17,7 @@ use crate::exec::Backend;
 use crate::exec::cuda::{Choices, Cuda};
 use crate::exec::search;
 use crate::ir::Step;
-use crate::plan::memory_bytes;
+use crate::plan::{Plan, memory_bytes};
 use crate::session::{SessionError, compile};
 use crate::{Precision, check_config};
 
@@ -51,6 +51,30 @@ pub struct Twin {
 
 /// The algorithms of a plan, by product.
 pub type Algorithms = BTreeMap<String, serde_json::Value>;
+
+/// What a cell came to at its own size.
+pub(super) struct AtSize {
+    /// Its products, attention and casts.
+    pub(super) ops: OpChecks,
+    /// Loss of step 0, nats.
+    pub(super) loss: f64,
+    /// Gradient norm of step 0.
+    pub(super) grad_norm: f64,
+    /// The same beside fp32.
+    pub(super) twin: Twin,
+    /// What casts lose; FP8 only.
+    pub(super) casts: Option<CastCounts>,
+}
+
+impl AtSize {
+    /// One after the other: each takes the GPU's memory.
+    pub(super) fn of(config: &StepConfig, plan: &Plan, seed: u64) -> Result<Self, SessionError> {
+        let (ops, loss, grad_norm) = check_ops(config, seed, &plan.algorithms)?;
+        let twin = twin(config, seed)?;
+        let casts = config.precision.is_fp8().then(|| casts(config, seed)).transpose()?;
+        Ok(Self { ops, loss, grad_norm, twin, casts })
+    }
+}
 
 fn failed(error: impl std::fmt::Display) -> SessionError {
     SessionError::Failed(error.to_string())

@@ -14,10 +14,11 @@ mod tolerance;
 
 use crate::config::{Attention, Compile, Head, OptimizerState, StepConfig};
 use crate::exec::Backend;
-use crate::plan::{MAX_SQNR_DB, Plan, Verification};
-use crate::session::SessionError;
+use crate::plan::{MAX_SQNR_DB, Plan, Verification, memory_bytes};
+use crate::session::{SessionError, check_memory};
 use crate::{Precision, check_config};
 use first_step::{Watching, gradients_only, listed, run};
+use full_size::AtSize;
 use outcome::sqnrs_by_part;
 use tolerance::{FP32_FLOOR_DB, PART_MARGIN_DB, SPREAD_MARGIN_DB, against_fp32, bf16_floor_db};
 
@@ -58,44 +59,76 @@ pub fn fp32_twin(config: &StepConfig) -> StepConfig {
     }
 }
 
-/// What the gradients of the cut cell came to.
-struct Gradients {
-    /// The step that is checked.
-    own: Outcome,
+/// The cut cell on the CPU, which is what its gradients are held to.
+struct Emulations {
     /// The fp32 list.
     twin: Outcome,
-    /// The recipe's uncompiled list on the CPU.
+    /// The recipe's uncompiled list.
     plain: Outcome,
     /// The recipe's uncompiled list with other roundings; fp32 has none that could be other.
     other: Option<Outcome>,
-    /// Roundings that passes declared to have removed from `own`.
-    removed_roundings: usize,
-    /// Products, attention and casts of `own`; CPU only.
-    ops: Option<OpChecks>,
 }
 
-impl Gradients {
-    fn of(cell: &StepConfig, backend: Backend, seed: u64) -> Result<Self, SessionError> {
-        // The emulation runs on the CPU, whose tiled attention means what cuDNN's does.
-        let attention = if cell.attention == Attention::Cudnn { Attention::Flash } else { cell.attention };
-        let config = StepConfig { attention, ..cell.clone() };
+impl Emulations {
+    /// Side by side where memory allows: much of each is done by one thread.
+    fn of(cell: &StepConfig, seed: u64) -> Result<Self, SessionError> {
+        let config = on_cpu(cell);
         let gradients = |config: &StepConfig, roundings| {
             let (config, step) = gradients_only(config)?;
             run(&config, step, seed, Watching { ops: None, roundings })
         };
-        let twin = gradients(&fp32_twin(&config), None)?;
-        let plain = if config.precision == Precision::Fp32 { twin.clone() } else { gradients(&config, None)? };
-        let other = (config.precision != Precision::Fp32).then(|| OtherRoundings::new(seed));
-        let other = other.map(|roundings| gradients(&config, Some(roundings))).transpose()?;
-        if backend == Backend::Cuda {
-            let own = first_step_on_gpu(cell, seed)?;
-            return Ok(Self { own, twin, plain, other, removed_roundings: 0, ops: None });
+        let fp32 = || gradients(&fp32_twin(&config), None);
+        if config.precision == Precision::Fp32 {
+            let twin = fp32()?;
+            return Ok(Self { plain: twin.clone(), twin, other: None });
         }
+        let plain = || gradients(&config, None);
+        let other = || gradients(&config, Some(OtherRoundings::new(seed)));
+        // fp32 takes the most of the three.
+        let together = 3 * memory_bytes(&gradients_only(&fp32_twin(&config))?.1);
+        let (twin, plain, other) = if check_memory(together).is_ok() {
+            std::thread::scope(|scope| {
+                let (plain, other) = (scope.spawn(plain), scope.spawn(other));
+                (fp32(), joined(plain), joined(other))
+            })
+        } else {
+            (fp32(), plain(), other())
+        };
+        Ok(Self { twin: twin?, plain: plain?, other: Some(other?) })
+    }
+}
+
+/// What a thread came to; its panic goes on in this one.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The cell as the CPU runs it, whose tiled attention means what cuDNN's does.
+fn on_cpu(cell: &StepConfig) -> StepConfig {
+    let attention = if cell.attention == Attention::Cudnn { Attention::Flash } else { cell.attention };
+    StepConfig { attention, ..cell.clone() }
+}
+
+/// The step that is checked, cut.
+struct Checked {
+    own: Outcome,
+    /// Roundings that passes declared to have removed.
+    removed_roundings: usize,
+    /// Its products, attention and casts; CPU only.
+    ops: Option<OpChecks>,
+}
+
+impl Checked {
+    fn of(cell: &StepConfig, backend: Backend, seed: u64) -> Result<Self, SessionError> {
+        if backend == Backend::Cuda {
+            return Ok(Self { own: first_step_on_gpu(cell, seed)?, removed_roundings: 0, ops: None });
+        }
+        let config = on_cpu(cell);
         let step = listed(&config, &config.compile, Backend::Cpu)?;
         let removed_roundings = step.removed_roundings.len();
         let mut ops = OpChecks::new(&step, seed);
         let own = run(&config, step, seed, Watching { ops: Some(&mut ops), roundings: None })?;
-        Ok(Self { own, twin, plain, other, removed_roundings, ops: Some(ops) })
+        Ok(Self { own, removed_roundings, ops: Some(ops) })
     }
 }
 
@@ -115,11 +148,12 @@ pub struct PartRatio {
 /// # Errors
 /// As [`first_step()`].
 pub fn parts(config: &StepConfig, backend: Backend, seed: u64) -> Result<Vec<PartRatio>, SessionError> {
-    Ok(part_ratios(&Gradients::of(&sample(config), backend, seed)?))
+    let cell = sample(config);
+    Ok(part_ratios(&Checked::of(&cell, backend, seed)?.own, &Emulations::of(&cell, seed)?))
 }
 
-fn part_ratios(found: &Gradients) -> Vec<PartRatio> {
-    let Gradients { own, plain, other: Some(other), .. } = found else { return Vec::new() };
+fn part_ratios(own: &Outcome, emulations: &Emulations) -> Vec<PartRatio> {
+    let Emulations { plain, other: Some(other), .. } = emulations else { return Vec::new() };
     let pairs = sqnrs_by_part(plain, own).into_iter().zip(sqnrs_by_part(plain, other));
     pairs.map(|((part, found_db), (_, spread_db))| PartRatio { part, found_db, spread_db }).collect()
 }
@@ -136,23 +170,32 @@ fn part_ratios(found: &Gradients) -> Vec<PartRatio> {
 /// As [`first_step()`]; wrong numbers are no error but `ok: false` with the failures in words.
 pub fn verify(config: &StepConfig, backend: Backend, plan: &Plan, seed: u64) -> Result<Verification, SessionError> {
     let cell = sample(config);
-    let found = Gradients::of(&cell, backend, seed)?;
+    // The CPU emulates while the GPU runs what is held to it.
+    let (emulations, found) = std::thread::scope(|scope| {
+        let emulations = (backend == Backend::Cuda).then(|| scope.spawn(|| Emulations::of(&cell, seed)));
+        let found = Checked::of(&cell, backend, seed).and_then(|checked| {
+            let at_size = (backend == Backend::Cuda).then(|| AtSize::of(config, plan, seed)).transpose()?;
+            Ok((checked, at_size))
+        });
+        (emulations.map_or_else(|| Emulations::of(&cell, seed), joined), found)
+    });
+    let (Checked { own, removed_roundings, ops }, at_size) = found?;
+    let emulations = emulations?;
     let mut failures = Vec::new();
-    let (against, worst) = judge_gradients(config.precision, backend, &found, &mut failures);
-    let Gradients { own, twin, plain, ops, .. } = found;
+    let judged = (config.precision, backend);
+    let (against, worst) = judge_gradients(judged, (&own, removed_roundings), &emulations, &mut failures);
+    let Emulations { twin, plain, .. } = emulations;
     near_fp32(config.precision, (own.loss, own.grad_norm), (twin.loss, twin.grad_norm), &mut failures);
     let (_, fp32_db) = worst_sqnr(&twin, &own);
     let fp8 = config.precision.is_fp8();
     let (mut loss, mut grad_norm, mut casts) = (own.loss, own.grad_norm, plain.casts);
-    let (ops, twin) = if backend == Backend::Cuda {
-        let (ops, full_loss, full_norm) = full_size::check_ops(config, seed, &plan.algorithms)?;
+    let (ops, twin) = if let Some(AtSize { ops, loss: full_loss, grad_norm: full_norm, twin: beside, casts: lost }) =
+        at_size
+    {
         (loss, grad_norm) = (full_loss, full_norm);
-        let beside = full_size::twin(config, seed)?;
         let (own, fp32) = ((beside.loss, beside.grad_norm), (beside.fp32_loss, beside.fp32_grad_norm));
         near_fp32(config.precision, own, fp32, &mut failures);
-        if fp8 {
-            casts = full_size::casts(config, seed)?;
-        }
+        casts = lost.unwrap_or(casts);
         (Some(ops), beside)
     } else {
         let [layers, batch_size, seq_len] = [cell.dims.layers, cell.batch_size, cell.seq_len].map(|size| size as u64);
@@ -186,15 +229,15 @@ pub fn verify(config: &StepConfig, backend: Backend, plan: &Plan, seed: u64) -> 
 
 /// Holds gradients to what the precision is held to: that, and the worst of them in dB.
 fn judge_gradients(
-    precision: Precision,
-    backend: Backend,
-    found: &Gradients,
+    (precision, backend): (Precision, Backend),
+    (own, removed_roundings): (&Outcome, usize),
+    emulations: &Emulations,
     failures: &mut Vec<String>,
 ) -> (&'static str, f64) {
-    let Gradients { own, twin, plain, other, removed_roundings, .. } = found;
+    let Emulations { twin, plain, other } = emulations;
     let (list_parameter, list_db) = worst_sqnr(plain, own);
     let same = list_db >= MAX_SQNR_DB && own.loss.to_bits() == plain.loss.to_bits();
-    if backend != Backend::Cuda && *removed_roundings == 0 && !same {
+    if backend != Backend::Cuda && removed_roundings == 0 && !same {
         failures.push(format!("gradient of {list_parameter} differs from the uncompiled list's, and no pass says why"));
     }
     let (against, (name, worst), floor) = match (precision, other) {
@@ -213,7 +256,7 @@ fn judge_gradients(
             .push(format!("gradient of {name} has {worst:.1} dB against {against}: at least {floor:.1} dB is right"));
     }
     // One part far off fails even where the worst of all is good enough.
-    for PartRatio { part, found_db, spread_db } in part_ratios(found) {
+    for PartRatio { part, found_db, spread_db } in part_ratios(own, emulations) {
         let floor = spread_db - PART_MARGIN_DB;
         if found_db < floor {
             failures.push(format!(

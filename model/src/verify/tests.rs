@@ -14,14 +14,14 @@ fn small(precision: Precision) -> StepConfig {
 
 /// What the checks of gradients, loss and norm say of the uncompiled list after a change.
 fn judged(config: &StepConfig, change: &dyn Fn(&mut Step)) -> Vec<String> {
-    let mut found = Gradients::of(config, Backend::Cpu, 3).unwrap();
+    let emulations = Emulations::of(config, 3).unwrap();
     let mut step = listed(config, &Compile::None, Backend::Cpu).unwrap();
     change(&mut step);
-    found.own = run(config, step, 3, Watching::default()).unwrap();
+    let own = run(config, step, 3, Watching::default()).unwrap();
     let mut failures = Vec::new();
     // As on a GPU: equality bit by bit is not asked.
-    judge_gradients(config.precision, Backend::Cuda, &found, &mut failures);
-    let (own, twin) = (&found.own, &found.twin);
+    judge_gradients((config.precision, Backend::Cuda), (&own, 0), &emulations, &mut failures);
+    let twin = &emulations.twin;
     near_fp32(config.precision, (own.loss, own.grad_norm), (twin.loss, twin.grad_norm), &mut failures);
     failures
 }
@@ -114,7 +114,7 @@ fn wrong_lists_are_found_in_every_recipe() {
 #[test]
 fn wrong_lists_are_far_below_the_floor_of_wide_models() {
     let config = small(Precision::Bf16);
-    let twin = Gradients::of(&config, Backend::Cpu, 3).unwrap().twin;
+    let twin = Emulations::of(&config, 3).unwrap().twin;
     for change in [other_weight, dropped_transposition] {
         let mut step = listed(&config, &Compile::None, Backend::Cpu).unwrap();
         change(&mut step);
