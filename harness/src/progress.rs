@@ -5,8 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use stepwatch_record::CellId;
+use stepwatch_record::name::Names;
 use stepwatch_record::run::{End, RoundRecord, Sample};
+use stepwatch_record::{Cell, CellId};
 
 use crate::clocks;
 
@@ -16,6 +17,7 @@ pub struct Progress {
     total: u64,
     done: u64,
     began: Instant,
+    names: Names,
     cell: String,
     doing: String,
     rate: String,
@@ -60,6 +62,7 @@ impl Progress {
             total: 0,
             done: 0,
             began: Instant::now(),
+            names: Names::default(),
             cell: String::new(),
             doing: String::new(),
             rate: String::new(),
@@ -68,9 +71,10 @@ impl Progress {
         }
     }
 
-    /// How many rounds each cell is to have.
+    /// The cells that are run, and how many rounds each is to have.
     #[must_use]
-    pub fn of_rounds(mut self, rounds: u32) -> Self {
+    pub fn of(mut self, cells: &[Cell], rounds: u32) -> Self {
+        self.names = Names::of(cells);
         self.rounds = rounds;
         self
     }
@@ -87,7 +91,7 @@ impl Progress {
 
     /// A worker starts.
     pub fn start(&mut self, cell: &CellId, doing: &str) {
-        self.cell = cell.readable().to_owned();
+        self.cell = self.names.get(cell).to_owned();
         doing.clone_into(&mut self.doing);
         self.rate.clear();
         if let How::Bar(bar) = &self.how {
@@ -274,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_the_latest_cells_with_the_rounds_that_they_had() {
-        let mut progress = Progress::new(true).of_rounds(3);
+        let mut progress = Progress::new(true).of(&[], 3);
         for cell in 0..12 {
             progress.cell = format!("m/{cell}");
             progress.rate = format!(" · {cell} tokens/s");

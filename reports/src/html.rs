@@ -13,10 +13,11 @@ use crate::view::matrix::Slot;
 use crate::{ReportError, json};
 
 /// Every template by name. All end in `.html`, which turns escaping on.
-const TEMPLATES: [(&str, &str); 13] = [
+const TEMPLATES: [(&str, &str); 14] = [
     ("page.html", include_str!("../templates/page.html")),
     ("verdict.html", include_str!("../templates/verdict.html")),
     ("matrix.html", include_str!("../templates/matrix.html")),
+    ("rows.html", include_str!("../templates/rows.html")),
     ("changes.html", include_str!("../templates/changes.html")),
     ("why.html", include_str!("../templates/why.html")),
     ("charts.html", include_str!("../templates/charts.html")),
@@ -137,7 +138,7 @@ struct PivotMetric<'a> {
 struct PivotCell<'a> {
     /// Anchor.
     a: &'a str,
-    /// Id.
+    /// Name.
     n: &'a str,
     /// Index of its value on each axis.
     v: Vec<usize>,
@@ -176,7 +177,7 @@ impl<'a> Pivot<'a> {
     fn new(view: &'a View) -> Self {
         let cell = |(cell, slots): (&'a CellView, &'a Vec<Slot>)| PivotCell {
             a: &cell.anchor,
-            n: &cell.id,
+            n: &cell.name,
             v: view
                 .axes
                 .iter()

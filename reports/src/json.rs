@@ -121,6 +121,7 @@ fn cell(view: &View, cell: &CellView) -> Value {
     let plan = cell.plan.as_ref();
     let mut value = json!({
         "id": cell.id,
+        "name": cell.name,
         "end": cell.end.mark.word,
         "reason": cell.end.reason,
         "verdict": cell.mark.word,

@@ -135,14 +135,14 @@ fn problems(view: &View, page: &mut Page) {
             let end = &cell.end;
             page.line(&format!(
                 "| {} | {} {} | {} |",
-                code(&cell.id),
+                code(&cell.name),
                 end.mark.glyph,
                 end.mark.word,
                 plain(&end.reason)
             ));
         }
     }
-    let loud = |change: &&ChangeView| change.mark.tone <= Tone::Good || change.blind;
+    let loud = |change: &&ChangeView| (change.mark.tone <= Tone::Good || change.blind) && !change.repeats;
     if view.changes.iter().any(|change| loud(&change)) {
         page.heading("Changes");
         change_rows(view.changes.iter().filter(loud), page);
@@ -159,8 +159,8 @@ fn change_rows<'a>(changes: impl Iterator<Item = &'a ChangeView>, page: &mut Pag
             "| {} {}{blind} | {} | {}{gated} | {} | {} | {} | {} |",
             change.mark.glyph,
             change.mark.word,
-            code(&change.cell),
-            plain(&change.metric),
+            code(&change.name),
+            plain(&change.metrics()),
             change.effect,
             change.interval,
             change.detectable,
@@ -221,8 +221,8 @@ fn claims(claims: &[ClaimView], page: &mut Page) {
         for pair in &claim.pairs {
             page.line(&format!(
                 "  - {} over {}: {} ({}) {}",
-                code(&pair.of.cell),
-                code(&pair.over.cell),
+                code(&pair.of.name),
+                code(&pair.over.name),
                 pair.ratio,
                 if pair.interval.is_empty() { "no interval" } else { &pair.interval },
                 plain(&pair.why)
@@ -269,8 +269,11 @@ fn next_steps(view: &View, page: &mut Page) {
 }
 
 fn changes(view: &View, page: &mut Page) {
-    let calm: Vec<&ChangeView> =
-        view.changes.iter().filter(|change| change.mark.tone > Tone::Good && !change.blind).collect();
+    let calm: Vec<&ChangeView> = view
+        .changes
+        .iter()
+        .filter(|change| change.mark.tone > Tone::Good && !change.blind && !change.repeats)
+        .collect();
     if calm.is_empty() {
         return;
     }

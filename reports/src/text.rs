@@ -164,13 +164,16 @@ fn ends(view: &View, page: &mut Page) {
     }
     page.heading("Cells that did not complete");
     for cell in bad {
-        page.line(&format!("  {}  {}: {}", page.mark(cell.end.mark), cell.id, cell.end.reason));
+        page.line(&format!("  {}  {}: {}", page.mark(cell.end.mark), cell.name, cell.end.reason));
     }
 }
 
 fn changes(view: &View, page: &mut Page) {
-    let loud: Vec<&ChangeView> =
-        view.changes.iter().filter(|change| change.mark.tone <= Tone::Good || change.blind).collect();
+    let loud: Vec<&ChangeView> = view
+        .changes
+        .iter()
+        .filter(|change| (change.mark.tone <= Tone::Good || change.blind) && !change.repeats)
+        .collect();
     if loud.is_empty() {
         return;
     }
@@ -186,8 +189,8 @@ fn changes(view: &View, page: &mut Page) {
         page.line(&format!(
             "  {}{blind}  {}  {} {effect}{seen}{why}",
             page.mark(change.mark),
-            change.cell,
-            change.metric
+            change.name,
+            change.metrics()
         ));
     }
     if loud.len() > MOST_CHANGES {
@@ -207,7 +210,7 @@ fn claims(view: &View, page: &mut Page) {
             let interval = if pair.interval.is_empty() { String::new() } else { format!(" ({})", pair.interval) };
             page.line(&format!(
                 "      {} over {}: {}{interval} — {}",
-                pair.of.cell, pair.over.cell, pair.ratio, pair.why
+                pair.of.name, pair.over.name, pair.ratio, pair.why
             ));
         }
     }

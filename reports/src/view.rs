@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::figure::Summary;
+use stepwatch_record::name::Names;
 use stepwatch_record::trend::History;
 use stepwatch_record::{CellId, Run};
 
@@ -170,8 +171,11 @@ impl View {
     }
 }
 
-/// Where the page shows each cell: a fragment made of the id's hash, so that a link survives the next run.
-pub struct Links(BTreeMap<CellId, String>);
+/// What the page calls each cell, and where it shows it: a fragment made of the id's hash, so that a link survives the next run.
+pub struct Links {
+    anchors: BTreeMap<CellId, String>,
+    names: Names,
+}
 
 impl Links {
     fn new(run: &Run) -> Self {
@@ -188,16 +192,21 @@ impl Links {
             }
             anchors.insert(cell.id.clone(), anchor);
         }
-        Self(anchors)
+        Self { anchors, names: Names::of(&run.manifest.cells) }
     }
 
     /// The fragment of a cell; empty if this run does not have it.
     pub(crate) fn anchor(&self, cell: &CellId) -> String {
-        self.0.get(cell).cloned().unwrap_or_default()
+        self.anchors.get(cell).cloned().unwrap_or_default()
+    }
+
+    /// What people call a cell.
+    pub(crate) fn name(&self, cell: &CellId) -> String {
+        clean::line(self.names.get(cell))
     }
 
     pub(crate) fn link(&self, cell: &CellId) -> Link {
-        Link { cell: clean::line(&cell.0), anchor: self.anchor(cell) }
+        Link { cell: clean::line(&cell.0), name: self.name(cell), anchor: self.anchor(cell) }
     }
 }
 
@@ -247,6 +256,7 @@ fn cells(
             changes: changes_of.remove(&cell.id).unwrap_or_default(),
             bound: conclusion.bounds.iter().find(|bound| bound.cell == cell.id),
             anchor: links.anchor(&cell.id),
+            name: links.name(&cell.id),
         };
         cell_view(parts, columns)
     };

@@ -77,16 +77,18 @@ function slot(cell, metric) {
   link.appendChild(small);
   return link;
 }
-function panel(title, cells, rows, columns, metric) {
+/* One table of some groups of cells: of one with its title above it, of several with each one's title over its rows. */
+function panel(groups, rows, columns, metric) {
   var figure = make('figure', '', 'panel'), caption = make('figcaption'), m = data.metrics[metric];
-  if (title) caption.append(make('b', title), ' · ');
+  var all = [].concat.apply([], groups.map(function (group) { return group[1]; })), alone = groups.length === 1;
+  if (alone && groups[0][0]) caption.append(make('b', groups[0][0]), ' · ');
   caption.append(m.label + ' ');
   if (m.unit) caption.append(make('span', '(' + m.unit + ', ' + m.better + ')', 'soft'));
-  var scroll = make('div', '', 'scroll'), table = make('table', '', 'matrix');
+  var scroll = make('div', '', 'scroll'), table = make('table', '', 'matrix' + (bare(metric) ? ' bare' : ''));
   scroll.tabIndex = 0;
   scroll.setAttribute('role', 'region');
   scroll.setAttribute('aria-label', 'Matrix table');
-  var used = function (axis) {
+  var used = function (axis, cells) {
     if (axis < 0) return [0];
     return data.axes[axis][1].map(function (_, i) { return i; }).filter(function (i) {
       return cells.some(function (c) { return c.v[axis] === i; });
@@ -97,17 +99,25 @@ function panel(title, cells, rows, columns, metric) {
   corner.scope = 'col';
   if (columns >= 0) corner.append(make('span', '\\ ' + data.axes[columns][0], 'soft'));
   head.appendChild(corner);
-  var across = byWorst(used(columns), columns, cells, metric);
+  var across = byWorst(used(columns, all), columns, all, metric);
   across.forEach(function (i) { var th = make('th', name(columns, i)); th.scope = 'col'; head.appendChild(th); });
-  var body = table.createTBody();
-  byWorst(used(rows), rows, cells, metric).forEach(function (r) {
-    var row = body.insertRow(), th = make('th', name(rows, r));
-    th.scope = 'row';
-    row.appendChild(th);
-    across.forEach(function (c) {
-      var place = row.insertCell();
-      cells.forEach(function (cell) {
-        if (value(cell, rows) === r && value(cell, columns) === c) place.appendChild(slot(cell, metric));
+  groups.forEach(function (group) {
+    var cells = group[1], body = table.createTBody();
+    if (!alone) {
+      var title = make('th', group[0], 'group');
+      title.scope = 'rowgroup';
+      title.colSpan = across.length + 1;
+      body.insertRow().appendChild(title);
+    }
+    byWorst(used(rows, cells), rows, cells, metric).forEach(function (r) {
+      var row = body.insertRow(), th = make('th', name(rows, r));
+      th.scope = 'row';
+      row.appendChild(th);
+      across.forEach(function (c) {
+        var place = row.insertCell();
+        cells.forEach(function (cell) {
+          if (value(cell, rows) === r && value(cell, columns) === c) place.appendChild(slot(cell, metric));
+        });
       });
     });
   });
@@ -115,6 +125,8 @@ function panel(title, cells, rows, columns, metric) {
   figure.append(caption, scroll);
   return figure;
 }
+/* Whether no cell has more than its figure: nothing was compared. */
+function bare(metric) { return data.cells.every(function (cell) { return cell.s[metric].length < 4; }); }
 /* How loud a cell is for a metric: its tone, then how much it changed for the worse. */
 var LOUD = { bad: 0, warn: 1, good: 2, calm: 3, mute: 4 };
 function loudness(cell, metric) {
@@ -141,10 +153,14 @@ function layOut() {
     if (!groups.has(title)) groups.set(title, []);
     groups.get(title).push(cell);
   });
-  var panels = [], sorted = Array.from(groups);
+  var sorted = Array.from(groups);
   if (orderSelect.value === '1') sorted.sort(function (a, b) { return loudest(a[1], metric) - loudest(b[1], metric); });
-  sorted.forEach(function (group) { panels.push(panel(group[0], group[1], rows, columns, metric)); });
-  $('panels').replaceChildren.apply($('panels'), panels);
+  var tall = sorted.reduce(function (sum, group) {
+    return sum + new Set(group[1].map(function (cell) { return value(cell, rows); })).size;
+  }, 0);
+  /* Panels of a row or two each are one table, as the page first shows them. */
+  var tables = sorted.length > 3 && tall < 3 * sorted.length ? [sorted] : sorted.map(function (group) { return [group]; });
+  $('panels').replaceChildren.apply($('panels'), tables.map(function (groups) { return panel(groups, rows, columns, metric); }));
 }
 if (data.metrics.length && data.axes.length) {
   form.hidden = false;
@@ -291,12 +307,12 @@ function drawFall() {
     bar.style.setProperty('--w', Math.max(1000 * Math.abs(high - low) / most, 3));
     tr.insertCell().appendChild(bar);
   }
-  row(a.id, seconds(whole(from)), '', '', 0, whole(from), 't');
+  row(a.name, seconds(whole(from)), '', '', 0, whole(from), 't');
   names.forEach(function (name, i) {
     var change = added(name);
     row(name, seconds(from[name] || 0), seconds(to[name] || 0), (change > 0 ? '+' : '') + seconds(change), levels[i], levels[i + 1], change > 0 ? 'up' : 'down');
   });
-  row(b.id, '', seconds(whole(to)), '', 0, whole(to), 't');
+  row(b.name, '', seconds(whole(to)), '', 0, whole(to), 't');
 }
 if (fall) {
   fall.hidden = false;
@@ -305,7 +321,7 @@ if (fall) {
   fall.ontoggle = function () {
     if (!fall.open || profiled.length) return;
     profiled = read('report-data').cells.filter(function (cell) { return cell.ops.length; });
-    var names = profiled.map(function (cell) { return cell.id; });
+    var names = profiled.map(function (cell) { return cell.name; });
     fromSelect = choice('From', names, 0, form2);
     toSelect = choice('To', names, Math.min(1, names.length - 1), form2);
     form2.hidden = false;

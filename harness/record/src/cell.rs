@@ -78,10 +78,7 @@ impl CellId {
     /// readable part, so an id never holds a path.
     #[must_use]
     pub fn new(readable: &[&str], identity: &Parameters) -> Self {
-        let part = |text: &&str| -> String {
-            text.chars().map(|c| if c.is_alphanumeric() || "-_+.=".contains(c) { c } else { '-' }).collect()
-        };
-        let parts: Vec<String> = readable.iter().filter(|text| !text.is_empty()).map(part).collect();
+        let parts: Vec<String> = readable.iter().filter(|text| !text.is_empty()).map(|text| safe(text)).collect();
         let canonical: Vec<String> =
             identity.iter().map(|(name, value)| format!("{}:{}", quoted(name), canonical(value))).collect();
         let digest = Sha256::digest(format!("{{{}}}", canonical.join(",")).as_bytes());
@@ -100,6 +97,11 @@ impl CellId {
     pub fn file_stem(&self) -> String {
         self.0.replace('/', ",")
     }
+}
+
+/// A text as the readable part of an id shows it.
+pub(crate) fn safe(text: &str) -> String {
+    text.chars().map(|c| if c.is_alphanumeric() || "-_+.=".contains(c) { c } else { '-' }).collect()
 }
 
 impl fmt::Display for CellId {

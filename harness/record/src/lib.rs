@@ -13,6 +13,7 @@ pub mod gain;
 pub mod line;
 pub mod machine;
 pub mod message;
+pub mod name;
 pub mod plan;
 pub mod profile;
 pub mod run;

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use stepwatch_record::figure::CellFigures;
+use stepwatch_record::name::Names;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
 
@@ -48,11 +49,16 @@ pub fn run(args: &Explain) -> Result<Exit, CommandError> {
     Ok(Exit::Good)
 }
 
-/// The cell that a user means: by its id, its readable part, or any part of it that only one cell has.
+/// The cell that a user means: by its id, what reports call it, the readable part of its id, or any part that only one cell has.
 fn find_cell<'a>(run: &'a Run, name: &str) -> Result<&'a Cell, CommandError> {
     let cells = &run.manifest.cells;
-    let exact: Vec<&Cell> = cells.iter().filter(|cell| cell.id.0 == name || cell.id.readable() == name).collect();
-    let fitting = if exact.is_empty() { cells.iter().filter(|cell| cell.id.0.contains(name)).collect() } else { exact };
+    let names = Names::of(cells);
+    let called = |fits: &dyn Fn(&Cell) -> bool| cells.iter().filter(|cell| fits(cell)).collect::<Vec<&Cell>>();
+    let ways: [&dyn Fn(&Cell) -> bool; 3] =
+        [&|cell| cell.id.0 == name || names.get(&cell.id) == name, &|cell| cell.id.readable() == name, &|cell| {
+            cell.id.0.contains(name)
+        }];
+    let fitting = ways.into_iter().map(called).find(|cells| !cells.is_empty()).unwrap_or_default();
     match fitting.as_slice() {
         [cell] => Ok(cell),
         [] => {

@@ -300,7 +300,7 @@ fn sweep(
     known: &KnownFiles,
 ) -> Result<Exit, CommandError> {
     let manifest = &planned.manifest;
-    let mut progress = Progress::new(args.quiet).of_rounds(manifest.rounds);
+    let mut progress = Progress::new(args.quiet).of(&manifest.cells, manifest.rounds);
     let sweep = Sweep {
         cells: &planned.cells,
         groups: runner::groups(&planned.cells, manifest.asked.against.as_ref()),

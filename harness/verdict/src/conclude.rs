@@ -3,6 +3,7 @@
 use stepwatch_record::comparison::{Conclusion, Reference};
 use stepwatch_record::figure::Summary;
 use stepwatch_record::finding::Finding;
+use stepwatch_record::name::Names;
 use stepwatch_record::run::Run;
 use stepwatch_record::waiver::Known;
 
@@ -55,13 +56,17 @@ fn concluded(
     let today = day(&run.manifest.started);
     let waivers = waive(&mut changes, &known.waivers, &run.manifest.metrics, today);
     let oldest = comparison.usable.iter().map(|summary| day(&summary.started)).min().unwrap_or(today);
-    let claims = claims::judge(run, summary);
+    let mut claims = claims::judge(run, summary);
     let bounds = bounds::all(run, summary);
-    let findings = findings::all(comparison, &changes, &claims, &bounds, extra);
+    let mut findings = findings::all(comparison, &changes, &claims, &bounds, extra);
+    let names = Names::of(&run.manifest.cells);
+    let pairs = claims.iter_mut().flat_map(|claim| &mut claim.pairs).map(|pair| &mut pair.why);
+    let texts = findings.iter_mut().flat_map(|finding| finding.evidence.iter_mut().chain([&mut finding.sentence]));
+    pairs.chain(texts).for_each(|text| *text = names.said(text));
     Conclusion {
         run: run.manifest.id.clone(),
         reference: described(comparison, origin),
-        headline: headline::headline(comparison, &changes, &claims),
+        headline: headline::headline(comparison, &changes, &claims, &names),
         exit_code: exit_code(&changes, &claims, !comparison.given.is_empty()),
         method: method::method(run, comparison),
         changes,

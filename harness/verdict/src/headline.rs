@@ -2,6 +2,7 @@
 
 use stepwatch_record::CellId;
 use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
+use stepwatch_record::name::Names;
 
 use crate::claims::emulated;
 use crate::compare::Comparison;
@@ -9,34 +10,40 @@ use crate::findings::Crowd;
 use crate::wording::{change, change_range, count, percent};
 
 /// One sentence without a full stop.
-pub(crate) fn headline(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim]) -> String {
+pub(crate) fn headline(
+    comparison: &Comparison<'_>,
+    changes: &[Change],
+    claims: &[JudgedClaim],
+    names: &Names,
+) -> String {
     let total = comparison.summary.cells.len();
     if total == 0 && changes.is_empty() {
         return "no cells were planned".to_owned();
     }
-    bad(comparison, changes, claims, total).unwrap_or_else(|| {
+    bad(comparison, changes, claims, names).unwrap_or_else(|| {
         if comparison.given.is_empty() {
             first_run(comparison, claims, total)
         } else {
-            compared(comparison, changes, total)
+            compared(comparison, changes, names)
         }
     })
 }
 
 /// What makes the exit code 4, 5 or 3, in that order.
-fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], total: usize) -> Option<String> {
+fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], names: &Names) -> Option<String> {
+    let total = comparison.summary.cells.len();
     let wrong: Vec<&Change> = changes.iter().filter(|change| change.verdict == Verdict::NumbersWrong).collect();
     if let Some(first) = wrong.first() {
         return Some(format!(
             "the numbers of {} are wrong: {}: {}",
             of(cells(&wrong).len(), total),
-            first.cell.readable(),
+            names.get(&first.cell),
             first.why
         ));
     }
     let regressed = gated(changes, Verdict::Regressed);
     if let Some(worst) = regressed.iter().max_by(|a, b| size(a).total_cmp(&size(b))) {
-        let mut text = format!("{} regressed: {}", of(cells(&regressed).len(), total), told(worst));
+        let mut text = format!("{} regressed: {}", of(cells(&regressed).len(), total), told(worst, names));
         if let Some(crowd) = Crowd::of(changes, &worst.metric.name, &[Verdict::Regressed]) {
             let together = format!(" regressed together ({} in the middle, one event), most of all ", {
                 change(&worst.metric, crowd.middle())
@@ -66,7 +73,7 @@ fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], 
         false if gated(changes, Verdict::KnownRegressed).is_empty() => "; no regression in the others",
         false => "; no new regression in the others",
     };
-    Some(format!("{} {verb}{word}: {}: {}{rest}", of(cells(&lost).len(), planned), first.cell.readable(), first.why))
+    Some(format!("{} {verb}{word}: {}: {}{rest}", of(cells(&lost).len(), planned), names.get(&first.cell), first.why))
 }
 
 /// A run without a reference: what it showed by itself, and what to do next.
@@ -91,7 +98,8 @@ fn first_run(comparison: &Comparison<'_>, claims: &[JudgedClaim], total: usize) 
 }
 
 /// A run that was compared and has nothing red.
-fn compared(comparison: &Comparison<'_>, changes: &[Change], total: usize) -> String {
+fn compared(comparison: &Comparison<'_>, changes: &[Change], names: &Names) -> String {
+    let total = comparison.summary.cells.len();
     let of_verdict = |verdict| cells(&gated(changes, verdict)).len();
     let incomparable = of_verdict(Verdict::Incomparable);
     if incomparable > 0 && incomparable == total {
@@ -127,7 +135,7 @@ fn compared(comparison: &Comparison<'_>, changes: &[Change], total: usize) -> St
     }
     let improved = gated(changes, Verdict::Improved);
     if let Some(best) = improved.iter().max_by(|a, b| size(a).total_cmp(&size(b))) {
-        parts[0] = format!("{} improved: {}", of(cells(&improved).len(), total), told(best));
+        parts[0] = format!("{} improved: {}", of(cells(&improved).len(), total), told(best, names));
     }
     // A cell whose metrics differ in verdict is named under each; only whole cells are called unchanged.
     let other_cells: Vec<&Change> = changes.iter().filter(|c| c.gated && others.contains(&c.verdict)).collect();
@@ -162,11 +170,11 @@ fn size(change: &Change) -> f64 {
 }
 
 /// `X is 2.3 % slower (1.9…2.7 %)`; `X takes 5.0 % more peak memory (…)`.
-fn told(shift: &Change) -> String {
+fn told(shift: &Change, names: &Names) -> String {
     let (effect, low, high) = (shift.effect.unwrap_or(0.0), shift.low.unwrap_or(0.0), shift.high.unwrap_or(0.0));
     let words = change(&shift.metric, effect);
     let verb = if words.ends_with("slower") || words.ends_with("faster") { "is" } else { "has" };
-    format!("{} {verb} {words} ({})", shift.cell.readable(), change_range(effect, low, high))
+    format!("{} {verb} {words} ({})", names.get(&shift.cell), change_range(effect, low, high))
 }
 
 /// `, measured 1.18 × instead of ≥ 1.7 ×` for a claim with one refuted pair; the first where there are several.

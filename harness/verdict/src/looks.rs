@@ -9,6 +9,7 @@
 
 use stepwatch_record::CellId;
 use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
+use stepwatch_record::name::Names;
 use stepwatch_record::run::{Better, Run, RunManifest};
 
 use crate::claims::UNEQUAL;
@@ -190,12 +191,12 @@ pub fn told(run: &Run) -> Option<String> {
     if rounds == 0 {
         return Some(format!("Budget of {}: no extra round was run.", span(budget.seconds)));
     }
-    let planned = run.manifest.rounds;
+    let (planned, names) = (run.manifest.rounds, Names::of(&run.manifest.cells));
     let cells: Vec<String> = run
         .manifest
         .cells
         .iter()
-        .map(|cell| (cell.id.readable(), recorded(run, &cell.id)))
+        .map(|cell| (names.get(&cell.id), recorded(run, &cell.id)))
         .filter(|(_, rounds)| *rounds > planned)
         .map(|(cell, rounds)| format!("{cell} {rounds}"))
         .collect();

@@ -34,7 +34,7 @@ pub struct Energy {
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Spender {
-    /// Its id.
+    /// What people call it.
     pub cell: String,
     /// Its anchor.
     pub anchor: String,
@@ -42,6 +42,8 @@ pub struct Spender {
     pub x: i32,
     /// Its place.
     pub y: i32,
+    /// Where its number stands; `None` where no place beside it is free.
+    pub label: Option<[i32; 2]>,
     /// The cross of its intervals.
     pub cross: String,
     /// Speed, its interval, energy, its interval.
@@ -70,10 +72,11 @@ pub(crate) fn energy(run: &Run, cells: &[CellView], columns: &[Column]) -> Optio
     let spender = |(cell, s, j): &(&CellView, &FigureView, &FigureView)| {
         let (at_x, at_y) = (x.at(s.point), y.down(j.point));
         Spender {
-            cell: cell.id.clone(),
+            cell: cell.name.clone(),
             anchor: cell.anchor.clone(),
             x: at_x,
             y: at_y,
+            label: None,
             cross: format!("M{} {at_y}H{}M{at_x} {}V{}", x.at(s.low), x.at(s.high), y.down(j.low), y.down(j.high)),
             texts: [&s.text, &s.interval, &j.text, &j.interval].map(Clone::clone),
             watts: crate::format::quantity(Hint::Plain, "W", s.point * j.point),
@@ -93,8 +96,32 @@ pub(crate) fn energy(run: &Run, cells: &[CellView], columns: &[Column]) -> Optio
         cap: watts.map(|watts| curve(watts, &x, &y)),
         cap_label: watts.map_or_else(String::new, |watts| format!("power cap {watts} W")),
         units: [speed.scale.unit.clone(), joules.scale.unit.clone()],
-        cells: found.iter().map(spender).collect(),
+        cells: labelled(found.iter().map(spender).collect()),
     })
+}
+
+/// Puts each cell's number at a free place beside its dot; where there is none the table alone has it.
+fn labelled(mut cells: Vec<Spender>) -> Vec<Spender> {
+    /// From the dot to the foot of a number, the best place first.
+    const PLACES: [[i32; 2]; 8] = [[7, -5], [-20, -5], [7, 15], [-20, 15], [-6, -9], [-6, 20], [-6, -22], [-6, 33]];
+    /// What a number of two digits takes, and a dot.
+    const LABEL: [i32; 2] = [15, 11];
+    const DOT: i32 = 5;
+    let dots: Vec<[i32; 2]> = cells.iter().map(|cell| [cell.x, cell.y]).collect();
+    let mut taken: Vec<[i32; 2]> = Vec::new();
+    for cell in &mut cells {
+        let free = |at: &[i32; 2]| {
+            let clear = |other: &[i32; 2]| (at[0] - other[0]).abs() >= LABEL[0] || (at[1] - other[1]).abs() >= LABEL[1];
+            let beside = |dot: &[i32; 2]| {
+                let (right, left) = (dot[0] + DOT <= at[0], dot[0] - DOT >= at[0] + LABEL[0]);
+                right || left || dot[1] + DOT <= at[1] - LABEL[1] || dot[1] - DOT >= at[1]
+            };
+            taken.iter().all(clear) && dots.iter().all(beside)
+        };
+        cell.label = PLACES.iter().map(|[x, y]| [cell.x + x, cell.y + y]).find(free);
+        taken.extend(cell.label);
+    }
+    cells
 }
 
 /// Watts over tokens a second, where it lies within the frame.
@@ -106,4 +133,41 @@ fn curve(watts: f64, x: &Ruler, y: &Ruler) -> String {
         format!("{}{} {}", if index == 0 { 'M' } else { 'L' }, x.at(speed), y.down(watts / speed))
     });
     points.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(x: i32, y: i32) -> Spender {
+        let (cross, watts) = (String::new(), String::new());
+        Spender {
+            cell: String::new(),
+            anchor: String::new(),
+            x,
+            y,
+            label: None,
+            cross,
+            texts: Default::default(),
+            watts,
+        }
+    }
+
+    #[test]
+    fn numbers_stand_beside_their_dots_and_on_nothing_else() {
+        let labels = |dots: &[[i32; 2]]| -> Vec<Option<[i32; 2]>> {
+            labelled(dots.iter().map(|[x, y]| at(*x, *y)).collect()).iter().map(|cell| cell.label).collect()
+        };
+        assert_eq!(labels(&[[100, 100], [200, 100]]), [Some([107, 95]), Some([207, 95])]);
+        // At its best place the second's number would stand on the first's.
+        assert_eq!(labels(&[[100, 100], [103, 100]]), [Some([107, 95]), Some([83, 95])]);
+        // In a crowd some have none, and no two are one on the other.
+        let crowd: Vec<[i32; 2]> = (0..40).map(|i| [100 + i % 7, 100 + i / 7]).collect();
+        let found: Vec<[i32; 2]> = labels(&crowd).into_iter().flatten().collect();
+        assert!(!found.is_empty() && found.len() < crowd.len(), "{} of {}", found.len(), crowd.len());
+        for (i, one) in found.iter().enumerate() {
+            let apart = |other: &[i32; 2]| (one[0] - other[0]).abs() >= 15 || (one[1] - other[1]).abs() >= 11;
+            assert!(found[..i].iter().all(apart), "{found:?}");
+        }
+    }
 }

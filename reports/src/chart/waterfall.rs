@@ -92,8 +92,8 @@ pub(crate) fn waterfall(waterfall: &Waterfall, links: &Links) -> WaterfallView {
         seconds: if first { [value, 0.0] } else { [0.0, value] },
     };
     let (from_link, to_link) = (links.link(&waterfall.from), links.link(&waterfall.to));
-    let mut rows = vec![total(&from_link.cell, from, true)];
+    let mut rows = vec![total(&from_link.name, from, true)];
     rows.extend(steps);
-    rows.push(total(&to_link.cell, to, false));
+    rows.push(total(&to_link.name, to, false));
     WaterfallView { from: from_link, to: to_link, unit: scale.unit, width: WIDTH, rows }
 }

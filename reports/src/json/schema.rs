@@ -46,7 +46,7 @@ fn shape() -> Value {
 
 fn cell() -> Value {
     json!({
-        "id": "text", "end": "text", "reason": "text", "verdict": "text", "blind": "yes-no", "parameters": {"*": "text"},
+        "id": "text", "name": "text", "end": "text", "reason": "text", "verdict": "text", "blind": "yes-no", "parameters": {"*": "text"},
         "figures": [{
             "metric": "text", "point": "number?", "low": "number?", "high": "number?", "confidence": "number",
             "rounds": ["number?"], "samples": "whole"

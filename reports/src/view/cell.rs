@@ -138,6 +138,8 @@ pub struct VerificationView {
 pub struct CellView {
     /// Its id.
     pub id: String,
+    /// What people call it: short, and unlike any other of the run.
+    pub name: String,
     /// Its fragment in the page, stable between runs.
     pub anchor: String,
     /// `builtin` or the workload's name.
@@ -202,6 +204,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) changes: Vec<ChangeView>,
     pub(crate) bound: Option<&'a CellBound>,
     pub(crate) anchor: String,
+    pub(crate) name: String,
 }
 
 pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
@@ -235,6 +238,7 @@ pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
         command: String::new(),
         changes: parts.changes,
         anchor: parts.anchor,
+        name: parts.name,
         figures,
     }
 }

@@ -1,5 +1,7 @@
 //! Changes, claims and findings as rows of text beside the raw numbers they were made from.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use stepwatch_record::comparison::{Change, JudgedClaim, Verdict};
 use stepwatch_record::finding::{Finding, Kind};
@@ -15,10 +17,16 @@ use crate::format::{self, Hint, Scale};
 pub struct ChangeView {
     /// The cell's id.
     pub cell: String,
+    /// What people call it.
+    pub name: String,
     /// Where the page shows that cell; empty if this run does not have it.
     pub anchor: String,
     /// The metric's name.
     pub metric: String,
+    /// Other metrics of which the very same can be said, since they are multiples of this one.
+    pub so_too: Vec<String>,
+    /// Whether another metric of the cell says the very same: lists for people leave it out.
+    pub repeats: bool,
     /// Whether it can fail the run.
     pub gated: bool,
     /// The verdict.
@@ -52,6 +60,26 @@ pub struct ChangeView {
 }
 
 impl ChangeView {
+    /// Whether it is said of another metric too, to all digits that numbers have. What fails a run is said by itself.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        /// Of numbers made on the log scale from multiples.
+        const SAME: f64 = 1e-9;
+        let numbers = |view: &Self| Some([view.raw.effect?, view.raw.low?, view.raw.high?]);
+        let (Some(own), Some(others)) = (numbers(self), numbers(other)) else { return false };
+        !self.gated
+            && (self.verdict, self.blind, &self.why) == (other.verdict, other.blind, &other.why)
+            && own.iter().zip(others).all(|(one, two)| (one - two).abs() < SAME)
+    }
+
+    /// The metric, with those of which the same is said.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        if self.so_too.is_empty() {
+            return self.metric.clone();
+        }
+        format!("{} (so too {})", self.metric, self.so_too.join(", "))
+    }
+
     /// One line for people: the effect with its interval, or the reason where there is no effect.
     #[must_use]
     pub fn in_short(&self) -> String {
@@ -70,7 +98,24 @@ pub(crate) fn changes(changes: &[Change], columns: &[Column], links: &Links) -> 
         let rank = |view: &ChangeView| (view.verdict, !view.gated, !view.blind);
         rank(a).cmp(&rank(b)).then_with(|| size(b).total_cmp(&size(a)))
     });
+    note_repeats(&mut views);
     views
+}
+
+/// Metrics that are multiples of each other, such as tokens a second and `mfu`, are said once.
+fn note_repeats(views: &mut [ChangeView]) {
+    let mut of_cell: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for at in 0..views.len() {
+        let before = of_cell.entry(views[at].cell.clone()).or_default();
+        match before.iter().find(|first| views[at].says_the_same_as(&views[**first])) {
+            Some(&first) => {
+                let metric = views[at].metric.clone();
+                views[first].so_too.push(metric);
+                views[at].repeats = true;
+            }
+            None => before.push(at),
+        }
+    }
 }
 
 fn change_view(change: &Change, columns: &[Column], links: &Links) -> ChangeView {
@@ -84,8 +129,11 @@ fn change_view(change: &Change, columns: &[Column], links: &Links) -> ChangeView
     };
     ChangeView {
         cell: clean::line(&change.cell.0),
+        name: links.name(&change.cell),
         anchor: links.anchor(&change.cell),
         metric: clean::line(&change.metric.name),
+        so_too: Vec::new(),
+        repeats: false,
         gated: change.gated,
         mark: Mark::of_verdict(change.verdict),
         reason: clean::line(&change.reason),
@@ -122,11 +170,13 @@ pub struct PairView {
     pub why: String,
 }
 
-/// A cell's id with the anchor of its place in the page (empty if it has none).
+/// A cell's id and name with the anchor of its place in the page (empty if it has none).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Link {
     /// The cell's id.
     pub cell: String,
+    /// What people call it.
+    pub name: String,
     /// The anchor.
     pub anchor: String,
 }
@@ -233,5 +283,36 @@ fn speaks_of_the_machine(kind: Kind) -> bool {
         | Kind::NotApplied
         | Kind::WhatPassesBring
         | Kind::Fastest => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+    use crate::view::View;
+
+    #[test]
+    fn a_metric_that_is_a_multiple_of_another_is_said_with_it() {
+        let (run, summary, mut conclusion) = example::study();
+        let regressed = conclusion.changes.iter().position(|change| change.verdict == Verdict::Regressed).unwrap();
+        let more = |name: &str, effect: f64| {
+            let mut change = conclusion.changes[regressed].clone();
+            change.metric.name = name.into();
+            (change.gated, change.effect) = (false, Some(effect));
+            change
+        };
+        let effect = conclusion.changes[regressed].effect.unwrap();
+        let added = [more("mfu", effect), more("step_seconds_tail", effect - 0.001)];
+        conclusion.changes.extend(added);
+        let view = View::new(&run, &summary, &conclusion);
+        let of =
+            |metric: &str| view.changes.iter().find(|c| c.metric == metric && c.verdict == Verdict::Regressed).unwrap();
+        assert!(of("mfu").repeats && !of("step_seconds_tail").repeats);
+        let first = view.changes.iter().find(|change| change.so_too == ["mfu"]).unwrap();
+        assert!(first.gated && first.metrics().ends_with(" (so too mfu)"), "{}", first.metrics());
+        // What fails the run is never folded away, and another cell's equal change is its own.
+        assert!(view.changes.iter().filter(|change| change.gated).all(|change| !change.repeats));
+        assert_eq!(view.changes.iter().filter(|change| change.repeats).count(), 1);
     }
 }

@@ -43,7 +43,7 @@ pub struct Slot {
 pub struct Placed {
     /// The cell's anchor.
     pub anchor: String,
-    /// The cell's id.
+    /// What people call the cell.
     pub cell: String,
     /// What it shows.
     pub slot: Slot,
@@ -80,6 +80,50 @@ pub struct Matrix {
     pub metric: Option<usize>,
     /// The tables.
     pub panels: Vec<Panel>,
+    /// The same as one table, where panels would be slivers of a row or two: their columns, and rows padded to them.
+    pub together: Option<Together>,
+    /// Whether a slot has no more than its figure: nothing was compared.
+    pub bare: bool,
+}
+
+/// Panels that share one head of columns.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Together {
+    /// The column axis' values that occur anywhere.
+    pub columns: Vec<String>,
+    /// A group of rows for each panel.
+    pub groups: Vec<Panel>,
+}
+
+/// Panels beyond which slivers are put together, and the rows that a panel has at the least on average to be none.
+const MANY_PANELS: usize = 3;
+const ROWS_OF_A_PANEL: usize = 3;
+
+/// One table of panels that are slivers; `None` where they are not.
+fn together(panels: &[Panel], axis: Option<&Axis>) -> Option<Together> {
+    let rows: usize = panels.iter().map(|panel| panel.rows.len()).sum();
+    if panels.len() <= MANY_PANELS || rows >= ROWS_OF_A_PANEL * panels.len() {
+        return None;
+    }
+    let occurs = |value: &&String| panels.iter().any(|panel| panel.columns.contains(value));
+    let columns: Vec<String> =
+        axis.map_or_else(|| vec![String::new()], |axis| axis.values.iter().filter(occurs).cloned().collect());
+    let padded = |panel: &Panel, row: &Row| Row {
+        label: row.label.clone(),
+        places: columns
+            .iter()
+            .map(|column| {
+                let at = panel.columns.iter().position(|known| known == column);
+                at.map_or_else(Vec::new, |at| row.places[at].clone())
+            })
+            .collect(),
+    };
+    let group = |panel: &Panel| Panel {
+        title: panel.title.clone(),
+        columns: Vec::new(),
+        rows: panel.rows.iter().map(|row| padded(panel, row)).collect(),
+    };
+    Some(Together { groups: panels.iter().map(group).collect(), columns })
 }
 
 /// The parameters in which cells differ, in the order in which the scenario names them. That another workload has none of a name
@@ -168,15 +212,24 @@ pub(crate) fn matrix(axes: &[Axis], cells: &[CellView], columns: &[Column], slot
     let other = |i: &usize| Some(*i) != rows;
     let across = named("compile").filter(other).or_else(|| (0..axes.len()).find(other));
     let metric = columns.iter().position(|column| column.gated).or((!columns.is_empty()).then_some(0));
+    let shown = |panels: Vec<Panel>, bare| Matrix {
+        together: together(&panels, across.map(|i| &axes[i])),
+        rows,
+        columns: across,
+        metric,
+        panels,
+        bare,
+    };
     let Some(metric_index) = metric else {
-        return Matrix { rows, columns: across, metric, panels: ended_only(rows, across, axes, cells) };
+        return shown(ended_only(rows, across, axes, cells), false);
     };
     let place = |cell: usize| Placed {
         anchor: cells[cell].anchor.clone(),
-        cell: cells[cell].id.clone(),
+        cell: cells[cell].name.clone(),
         slot: slots[cell][metric_index].clone(),
     };
-    Matrix { rows, columns: across, metric, panels: panels(rows, across, axes, cells, &place) }
+    let plain = |slot: &Slot| slot.mark.is_none() && slot.change.is_empty() && !slot.blind;
+    shown(panels(rows, across, axes, cells, &place), slots.iter().all(|slots| plain(&slots[metric_index])))
 }
 
 /// Where nothing was measured, the matrix still shows how every cell ended.
@@ -193,7 +246,7 @@ fn ended_only(rows: Option<usize>, across: Option<usize>, axes: &[Axis], cells: 
             interval: String::new(),
             detail: cell.end.reason.clone(),
         };
-        Placed { anchor: cell.anchor.clone(), cell: cell.id.clone(), slot }
+        Placed { anchor: cell.anchor.clone(), cell: cell.name.clone(), slot }
     };
     panels(rows, across, axes, cells, &place)
 }
@@ -240,4 +293,47 @@ fn panels(
             Panel { title, columns, rows }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panel(title: &str, columns: &[&str], rows: usize) -> Panel {
+        let slot = Slot {
+            text: title.into(),
+            bar: 0,
+            mark: None,
+            change: String::new(),
+            heat: 0,
+            blind: false,
+            interval: String::new(),
+            detail: String::new(),
+        };
+        let placed = vec![Placed { anchor: String::new(), cell: title.into(), slot }];
+        let row = |at: usize| Row { label: at.to_string(), places: vec![placed.clone(); columns.len()] };
+        let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+        Panel { title: title.into(), columns: columns.clone(), rows: (0..rows).map(row).collect() }
+    }
+
+    #[test]
+    fn panels_of_a_row_or_two_are_one_table_with_every_figure_under_its_column() {
+        let axis = Axis { name: "compile".into(), values: ["none", "full", "graph"].map(String::from).to_vec() };
+        let panels = [
+            panel("a", &["none", "full"], 2),
+            panel("b", &["full"], 1),
+            panel("c", &["graph"], 1),
+            panel("d", &["none"], 1),
+        ];
+        let table = together(&panels, Some(&axis)).expect("5 rows in 4 panels are slivers");
+        assert_eq!(table.columns, ["none", "full", "graph"]);
+        let figures =
+            |group: usize| -> Vec<usize> { table.groups[group].rows[0].places.iter().map(Vec::len).collect() };
+        assert_eq!([0, 1, 2, 3].map(figures), [[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]);
+        assert_eq!(table.groups.iter().map(|group| group.rows.len()).sum::<usize>(), 5);
+        // Three panels are few, and four of three rows each stand by themselves.
+        assert_eq!(together(&panels[..3], Some(&axis)), None);
+        let tall = ["a", "b", "c", "d"].map(|title| panel(title, &["none"], 3));
+        assert_eq!(together(&tall, Some(&axis)), None);
+    }
 }

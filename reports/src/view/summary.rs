@@ -152,13 +152,13 @@ pub(crate) fn next_steps(
     }
     let broken = cells.iter().filter(|cell| cell.mark.tone == Tone::Bad && cell.end.mark.tone == Tone::Bad);
     for cell in broken.filter(|cell| cell.mark.word != MISSING.word).take(3) {
-        let text = format!("{} {}: {}", cell.id, cell.end.mark.word, cell.end.reason);
+        let text = format!("{} {}: {}", cell.name, cell.end.mark.word, cell.end.reason);
         steps.push(NextStep { text, command: cell.command.clone() });
     }
     let regressed = changes.iter().filter(|change| change.gated && change.verdict == Verdict::Regressed);
     for change in regressed.take(3) {
         let (run, cell) = (run_path(manifest), clean::shell_word(&change.cell));
-        let text = format!("See why {} regressed by {}.", change.cell, change.in_short());
+        let text = format!("See why {} regressed by {}.", change.name, change.in_short());
         steps.push(NextStep { text, command: format!("stepwatch explain {run} {cell}") });
     }
     for finding in findings.iter().filter(|finding| !finding.next_step.is_empty()).take(4) {

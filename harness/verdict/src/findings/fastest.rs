@@ -84,7 +84,7 @@ fn finding(cells: &[&CellFigures], ratios: &Ratios<'_>) -> Option<Finding> {
         sentence: format!(
             "the fastest way here to train {} is {}: {}{lead}",
             trained(&best.cell),
-            best.cell.id.readable(),
+            best.cell.id,
             of(best, SPEED).unwrap_or_default()
         ),
         evidence,
@@ -93,13 +93,14 @@ fn finding(cells: &[&CellFigures], ratios: &Ratios<'_>) -> Option<Finding> {
     })
 }
 
-/// `454m on 16 × 2048 tokens`.
+/// `454m on 16 × 2048 tokens`, and whose step it is where it is not the built-in one.
 fn trained(cell: &Cell) -> String {
     let of = |name: &str| cell.parameters.get(name).map(ToString::to_string);
     let model = of("model").unwrap_or_default();
+    let workload = if cell.workload == "builtin" { String::new() } else { format!(" with {}", cell.workload) };
     match of("batch_size").zip(of("seq_len")) {
-        Some((batch, length)) => format!("{model} on {batch} × {length} tokens"),
-        None => model,
+        Some((batch, length)) => format!("{model} on {batch} × {length} tokens{workload}"),
+        None => format!("{model}{workload}"),
     }
 }
 

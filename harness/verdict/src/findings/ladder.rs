@@ -65,7 +65,7 @@ fn finding(
     let best = ladder.iter().max_by(|a, b| a.ratio.point.total_cmp(&b.ratio.point))?;
     let mut sentence = format!(
         "compiling makes {} {} × as fast ({}…{})",
-        bottom.cell.id.readable(),
+        bottom.cell.id,
         number(whole.point),
         number(whole.low),
         number(whole.high)

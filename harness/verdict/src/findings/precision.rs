@@ -49,7 +49,7 @@ pub(super) fn fp8_slower(run: &Run, summary: &Summary) -> Option<Finding> {
         .collect();
     slower.sort_by(|a, b| a.2.point.total_cmp(&b.2.point));
     let (worst, _, ratio) = slower.first()?;
-    let lead = format!("{} is {} slower than its BF16 twin", worst.cell.id.readable(), percent(1.0 - ratio.point));
+    let lead = format!("{} is {} slower than its BF16 twin", worst.cell.id, percent(1.0 - ratio.point));
     Some(Finding {
         kind: Kind::Fp8SlowerThanBf16,
         severity: Severity::High,
