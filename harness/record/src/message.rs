@@ -42,7 +42,7 @@ pub enum ToWorker {
         plan: serde_json::Value,
         /// Seeds weights and tokens.
         seed: u64,
-        /// The worker may end by itself after so many steps.
+        /// The worker may end by itself after so many steps behind its first; with a fixed warm-up they are all that count.
         max_steps: u64,
         /// Whether the worker stays after `finished`: another `cell` line then asks for one more round of the same cell, and
         /// the end of its input ends it.

@@ -35,8 +35,10 @@ const EXIT_GRACE: Duration = Duration::from_secs(10);
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
 /// How long a worker may take to end after it was told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(30);
-/// Steps that a worker may run ahead while our `stop` is on its way.
+/// Steps that a worker may run ahead while our `stop` is on its way, where only its samples say when they are enough.
 const RUN_AHEAD: u64 = 4096;
+/// Where the number of steps is known beforehand: a worker may count its first step too.
+const FIRST_STEP: u64 = 1;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy)]
@@ -447,9 +449,9 @@ fn start(command: Result<Command, String>, speaks: bool) -> Result<Process, Stri
 
 fn first_line(task: &Task<'_>) -> String {
     let measure = task.measure;
-    let warmup = match measure.warmup {
-        crate::scenario::Warmup::Steady => measure.max_warmup_steps,
-        crate::scenario::Warmup::Steps(steps) => steps,
+    let (warmup, more) = match measure.warmup {
+        crate::scenario::Warmup::Steady => (measure.max_warmup_steps, RUN_AHEAD),
+        crate::scenario::Warmup::Steps(steps) => (steps, FIRST_STEP),
     };
     line_of(&ToWorker::Cell {
         protocol: PROTOCOL,
@@ -457,7 +459,7 @@ fn first_line(task: &Task<'_>) -> String {
         parameters: parameters_of(task),
         plan: task.plan.and_then(|plan| serde_json::to_value(plan).ok()).unwrap_or(serde_json::Value::Null),
         seed: task.seed,
-        max_steps: warmup + u64::from(measure.samples) + RUN_AHEAD,
+        max_steps: warmup + u64::from(measure.samples) + more,
         persistent: task.persists(),
     })
 }

@@ -47,6 +47,19 @@ fn scripted_times_come_out_exactly() {
 }
 
 #[test]
+fn no_step_is_run_that_nobody_waits_for() {
+    let scenario = SCENARIO.replace("samples = 10", "samples = 10\nwarmup = 6");
+    let stage = Stage::new(&[("s.toml", &scenario)]);
+    run(&stage, &["run", "s.toml"], STEADY).exits(0);
+    for round in &stage.stored().rounds {
+        assert_eq!((round.record.samples, round.record.warmup_steps), (10, 6));
+        // The first, those of warm-up, those that count, and one more for programs that count their first.
+        let finished = round.record.finished.as_ref().unwrap();
+        assert!((17..=18).contains(&finished.steps), "{} steps", finished.steps);
+    }
+}
+
+#[test]
 fn every_end_of_a_builtin_worker_is_recorded_and_the_sweep_goes_on() {
     let stage = Stage::new(&[("s.toml", SCENARIO)]);
     let rules = r#"
