@@ -126,7 +126,8 @@ fn together(panels: &[Panel], axis: Option<&Axis>) -> Option<Together> {
     Some(Together { groups: panels.iter().map(group).collect(), columns })
 }
 
-/// The parameters in which cells differ, in the order in which the scenario names them. That another workload has none of a name
+/// The parameters in which cells differ, in the order in which the scenario names them; their values too, but that `compile`
+/// climbs. That another workload has none of a name
 /// is no difference: the workload says it.
 pub(crate) fn axes(cells: &[CellView]) -> Vec<Axis> {
     let mut names: Vec<&str> = Vec::new();
@@ -147,10 +148,22 @@ pub(crate) fn axes(cells: &[CellView]) -> Vec<Axis> {
                     values.push(value.to_owned());
                 }
             }
+            if name == "compile" {
+                values.sort_by_key(|value| passes(value));
+            }
             let known = values.iter().filter(|value| *value != ABSENT).count();
             (known > 1).then(|| Axis { name: name.to_owned(), values })
         })
         .collect()
+}
+
+/// How far up the ladder of passes a value of `compile` stands.
+fn passes(value: &str) -> usize {
+    match value {
+        "none" => 0,
+        "full" | ABSENT => usize::MAX,
+        named => named.split('+').count(),
+    }
 }
 
 /// What `cell` shows for `column`.
@@ -314,6 +327,13 @@ mod tests {
         let row = |at: usize| Row { label: at.to_string(), places: vec![placed.clone(); columns.len()] };
         let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
         Panel { title: title.into(), columns: columns.clone(), rows: (0..rows).map(row).collect() }
+    }
+
+    #[test]
+    fn compile_climbs_from_none_to_full() {
+        let mut values = ["none", "full", "layout", "layout+fusion", "layout+fusion+graph", "graph"];
+        values.sort_by_key(|value| passes(value));
+        assert_eq!(values, ["none", "layout", "graph", "layout+fusion", "layout+fusion+graph", "full"]);
     }
 
     #[test]
