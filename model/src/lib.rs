@@ -13,6 +13,7 @@ pub mod exec;
 pub mod ir;
 pub mod linear;
 pub mod memory;
+mod normal;
 pub mod passes;
 pub mod plan;
 pub mod probe;

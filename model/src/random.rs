@@ -3,6 +3,8 @@
 //! SplitMix64 (Steele, Lea & Flood 2014), normal variates by Box & Muller 1958. Independent streams of one seed start from
 //! mixed states.
 
+use crate::normal::pair;
+
 /// A stream of pseudo-random numbers.
 #[derive(Debug, Clone)]
 pub struct Random {
@@ -12,10 +14,41 @@ pub struct Random {
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Pairs of normals that are made side by side.
+const LANES: usize = 32;
+
+#[inline(always)]
 const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
+}
+
+/// Pairs of normals from the draws behind a state, in the widest instructions that the machine has. No closure: what is to run
+/// in them must be inlined into them.
+struct Pairs<'a> {
+    start: u64,
+    out: &'a mut [[f64; 2]],
+}
+
+impl pulp::WithSimd for Pairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let mut state = self.start;
+        for out in self.out.chunks_mut(LANES) {
+            // Firsts and seconds apart, so that lanes are neighbours.
+            let (mut firsts, mut seconds) = ([0.0; LANES], [0.0; LANES]);
+            for lane in 0..LANES {
+                // Draw number n is the mixed state n steps on, whatever came before.
+                let draw = state.wrapping_add(GOLDEN.wrapping_mul(2 * lane as u64 + 1));
+                (firsts[lane], seconds[lane]) = pair(mix(draw), mix(draw.wrapping_add(GOLDEN)));
+            }
+            out.iter_mut().zip(firsts.into_iter().zip(seconds)).for_each(|(out, both)| *out = both.into());
+            state = state.wrapping_add(GOLDEN.wrapping_mul(2 * LANES as u64));
+        }
+    }
 }
 
 impl Random {
@@ -55,11 +88,23 @@ impl Random {
         if let Some(spare) = self.spare.take() {
             return spare;
         }
-        // 1 − u is in (0, 1]: its logarithm is finite.
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        let (sin, cos) = (std::f64::consts::TAU * self.uniform()).sin_cos();
-        self.spare = Some(radius * sin);
-        radius * cos
+        let (one, two) = (self.bits(), self.bits());
+        let (first, second) = pair(one, two);
+        self.spare = Some(second);
+        first
+    }
+
+    /// Standard normals, as many as there is room for: those that [`Self::normal`] would give one by one.
+    pub fn normals(&mut self, out: &mut [f64]) {
+        let spare = usize::from(self.spare.is_some()).min(out.len());
+        let (first, rest) = out.split_at_mut(spare);
+        first.fill_with(|| self.normal());
+        let (pairs, last) = rest.as_chunks_mut::<2>();
+        let start = self.state;
+        let drawn = 2 * pairs.len() as u64;
+        pulp::Arch::new().dispatch(Pairs { start, out: pairs });
+        self.state = start.wrapping_add(GOLDEN.wrapping_mul(drawn));
+        last.fill_with(|| self.normal());
     }
 }
 
@@ -90,6 +135,22 @@ mod tests {
         // Two draws make two normals.
         let mut from_fourth = Random::at(3, 9, 4);
         assert_eq!((4..10).map(|_| from_fourth.normal()).collect::<Vec<_>>(), all[4..]);
+    }
+
+    #[test]
+    fn many_normals_are_those_of_one_by_one() {
+        for (before, count) in [(0, 64), (1, 64), (1, 1), (0, 7), (3, 130), (2, 0)] {
+            let (mut one, mut many) = (Random::new(11, 4), Random::new(11, 4));
+            for random in [&mut one, &mut many] {
+                (0..before).for_each(|_| _ = random.normal());
+            }
+            let mut out = vec![0.0; count];
+            many.normals(&mut out);
+            // Bit for bit, and both go on alike.
+            let expected: Vec<f64> = (0..count).map(|_| one.normal()).collect();
+            assert_eq!(out, expected, "{count} after {before}");
+            assert_eq!(many.normal().to_bits(), one.normal().to_bits(), "{count} after {before}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::random::Random;
 /// Elements that one thread makes at a time; even, since normal numbers come in pairs.
 const PIECE: usize = 1 << 14;
 
+/// Normal numbers that are made before they are rounded; even too.
+const AT_ONCE: usize = 256;
+
 /// The initial contents of a tensor that lives across steps. Equal seeds give equal values, whatever the dtype they are
 /// rounded to.
 #[must_use]
@@ -37,8 +40,13 @@ pub fn values<R: Real>(tensor: &Tensor, start: Start, seed: u64, range: Range<us
         Start::Filled { value } => out.fill(R::of_f64(value)),
         Start::Normal { std, stream } => {
             let mut random = Random::at(seed, u64::from(stream), from as u64);
-            // Rounded to fp32 first, so that a run in fp64 starts from the same weights.
-            out.fill_with(|| R::of((random.normal() * std) as f32));
+            let mut normals = [0.0; AT_ONCE];
+            for out in out.chunks_mut(AT_ONCE) {
+                let normals = &mut normals[..out.len()];
+                random.normals(normals);
+                // Rounded to fp32 first, so that a run in fp64 starts from the same weights.
+                out.iter_mut().zip(normals).for_each(|(out, normal)| *out = R::of((*normal * std) as f32));
+            }
         }
         Start::RopeCos => (from..).zip(out).for_each(|(at, out)| *out = R::of_f64(angle(at).cos())),
         Start::RopeSin => (from..).zip(out).for_each(|(at, out)| *out = R::of_f64(angle(at).sin())),
