@@ -56,7 +56,8 @@ pub fn moderate(groups: &[Group], floor: f64) -> Vec<Option<Spread>> {
     let mut pool: Vec<Group> = groups.iter().filter(|group| usable(group)).map(floored).collect();
     pool.sort_by(|a, b| a.variance.total_cmp(&b.variance));
     let ceiling = set_aside(&mut pool);
-    let (prior, (_, at_most)) = (prior(&pool, CAUTION), prior(&pool, 1.0 - CAUTION));
+    let share = |caution: f64| chi_square_share(1.0 - caution, pool.len() as f64 - 1.0);
+    let (prior, (_, at_most)) = (prior(&pool, share(CAUTION)), prior(&pool, share(1.0 - CAUTION)));
     let total: f64 = pool.iter().map(|group| group.df).sum();
     let borrow = |group: &Group| -> Option<Spread> {
         let own = if usable(group) { floored(group) } else { Group { variance: 0.0, df: 0.0 } };
@@ -66,17 +67,11 @@ pub fn moderate(groups: &[Group], floor: f64) -> Vec<Option<Spread>> {
         if pool.len() < 2 {
             return (own.df > 0.0).then_some(Spread { variance: own.variance, df: own.df, alone: false });
         }
-        let (prior_variance, prior_df) = prior;
         if own.df >= LEAST_WORTH && at_most < LEAST_WORTH {
             return Some(Spread { variance: own.variance, df: own.df, alone: false });
         }
-        let variance = if prior_df.is_infinite() {
-            prior_variance
-        } else {
-            (prior_df * prior_variance + own.df * own.variance) / (prior_df + own.df)
-        };
+        let Group { variance, df } = posterior(prior, own, total);
         let variance = if pool.len() < FEW { variance.max(pooled(&pool)) } else { variance };
-        let df = (prior_df + own.df).min(total);
         (df > 0.0).then_some(Spread { variance: variance.max(floor), df, alone: false })
     };
     groups.iter().map(borrow).collect()
@@ -104,9 +99,19 @@ fn pooled(groups: &[Group]) -> f64 {
     groups.iter().map(|group| group.df * group.variance).sum::<f64>() / df
 }
 
-/// The common variance s0² and how many degrees of freedom d0 it is worth (Smyth 2004, section 6.2); `caution` is how far up
-/// its sampling distribution the scatter of the true variances is taken.
-fn prior(pool: &[Group], caution: f64) -> (f64, f64) {
+/// A group's variance and degrees of freedom after borrowing from the common ones: s̃², and d0 + d, `total` at the most.
+fn posterior((prior_variance, prior_df): (f64, f64), own: Group, total: f64) -> Group {
+    let variance = if prior_df.is_infinite() {
+        prior_variance
+    } else {
+        (prior_df * prior_variance + own.df * own.variance) / (prior_df + own.df)
+    };
+    Group { variance, df: (prior_df + own.df).min(total) }
+}
+
+/// The common variance s0² and how many degrees of freedom d0 it is worth (Smyth 2004, section 6.2). The scatter of the groups'
+/// log variances is taken as it was seen, over `share`: 1 is the plain estimate.
+fn prior(pool: &[Group], share: f64) -> (f64, f64) {
     let count = pool.len() as f64;
     if pool.len() < 2 {
         return (pooled(pool), 0.0);
@@ -116,7 +121,7 @@ fn prior(pool: &[Group], caution: f64) -> (f64, f64) {
     let centre = log_variance.iter().sum::<f64>() / count;
     let scatter = log_variance.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / (count - 1.0);
     let by_chance = pool.iter().map(|group| trigamma(group.df / 2.0)).sum::<f64>() / count;
-    let excess = scatter / chi_square_share(1.0 - caution, count - 1.0) - by_chance;
+    let excess = scatter / share - by_chance;
     if excess <= 0.0 {
         return (pooled(pool), f64::INFINITY);
     }
@@ -168,6 +173,52 @@ mod tests {
             assert!((trigamma(x) - expected).abs() < 1e-9, "{x}");
             assert!((inverse_trigamma(expected) - x).abs() < 1e-6, "{x}");
         }
+    }
+
+    #[test]
+    fn the_inverse_of_trigamma_is_limma_s() {
+        // tests/limma-Tests.Rout.save of limma: trigammaInverse(c(1e-6, NA, 5, 1e6)).
+        for (y, printed) in [(1e-6, 1e6), (5.0, 0.496_168_7), (1e6, 0.001_000_001)] {
+            let found = inverse_trigamma(y);
+            assert!((found / printed - 1.0).abs() < 1e-6, "{y}: {found}");
+        }
+    }
+
+    #[test]
+    fn five_genes_are_moderated_as_limma_prints_them() {
+        // The same file, "Similar to Mette Langaas 19 May 2004": eBayes(fit2), five genes, of which one lacks two arrays.
+        let sigma: [f64; 5] = [1.342_503_2, 0.464_715_5, 1.199_344_4, 0.942_856_9, 0.942_150_9];
+        let groups: Vec<Group> = sigma
+            .iter()
+            .zip([6.0, 6.0, 6.0, 6.0, 4.0])
+            .map(|(sigma, df)| Group { variance: sigma.powi(2), df })
+            .collect();
+        let (variance, df) = prior(&groups, 1.0);
+        assert!((variance - 0.923_179).abs() < 1e-6 && (df - 9.306_153).abs() < 1e-5, "{variance}, {df}");
+        let printed = [1.267_799_6, 0.645_949_9, 1.125_155_8, 0.909_772_7, 0.912_498_0];
+        for (own, printed) in groups.iter().zip(printed) {
+            let found = posterior((variance, df), *own, 28.0);
+            assert!((found.variance - printed).abs() < 1e-6, "{found:?}, {printed}");
+            assert!((found.df - own.df - 9.306_153).abs() < 1e-5, "{found:?}");
+        }
+        // Moderated t and its probability for the first gene: alpha − beta, mu + alpha, mu + beta.
+        let first = posterior((variance, df), groups[0], 28.0);
+        for (coefficient, unscaled, printed) in [
+            (3.537_333, 0.816_496_6, 1.529_450e-3),
+            (1.677_465, 0.577_350_3, 0.020_649_348_1),
+            (-1.859_868, 0.577_350_3, 0.011_712_349_5),
+        ] {
+            let t = coefficient / (unscaled * first.variance.sqrt());
+            let p = crate::stats::t_probability(t, first.df).unwrap();
+            assert!((p / printed - 1.0).abs() < 1e-5, "{t}: {p}, {printed}");
+        }
+    }
+
+    #[test]
+    fn caution_only_makes_a_group_rely_more_on_itself() {
+        let groups: Vec<Group> = [1.8, 0.2, 1.4, 0.9, 0.9, 1.1].map(|variance| Group { variance, df: 6.0 }).to_vec();
+        let cautious = prior(&groups, chi_square_share(1.0 - CAUTION, 5.0)).1;
+        assert!(cautious < prior(&groups, 1.0).1 && cautious > 0.0, "{cautious}");
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Sum {
 }
 
 /// How many standard deviations further the lower and the upper quantile lie than those of a normal distribution, at its
-/// quantile ±`z`; never negative, since an interval is not narrowed for what a sample suggests of its tails.
+/// quantile ±`z`; never negative, since an interval is not narrowed for what a sample suggests of its tails. For the same reason
+/// the expansion's term in the square of skewness is left out: beyond z = 1.6 it only draws both ends in.
 #[must_use]
 pub fn further(shape: Shape, z: f64) -> (f64, f64) {
     let skewness = shape.skewness.clamp(-MOST.skewness, MOST.skewness);
@@ -101,12 +102,29 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_of_a_skewed_sum_are_those_of_chi_square() {
-        // χ²(32)/scaled: skewness √(8/32) = 0.5, kurtosis 12/32. Its quantiles at 0.001 and 0.999 are 12.81 and 62.49 (R).
+    fn terms_are_those_that_another_library_prints() {
+        // cornishFisherInvCDF of mir-stat, as documented: 0.99 with skewness 0.1 gives 2.396116, and 0.01 gives −2.249053; with a
+        // kurtosis of 1 besides, 2.629904. Half the sum of the first two is the term of skewness, since the squared one is odd.
+        let z = 2.326_348;
+        let (_, lean) = further(Shape { skewness: 0.1, kurtosis: 0.0 }, z);
+        assert!((lean - f64::midpoint(2.396_116, -2.249_053)).abs() < 2e-6, "{lean}");
+        let (low, high) = further(Shape { skewness: 0.0, kurtosis: 0.5 }, z);
+        assert!((high - 0.5 * (2.629_904 - 2.396_116)).abs() < 2e-6 && low == high, "{low}, {high}");
+    }
+
+    #[test]
+    fn quantiles_of_chi_square_are_those_of_the_printed_table_and_never_within() {
+        // NIST/SEMATECH e-Handbook 1.3.6.7.4: 0.001 and 0.999 of χ², whose skewness is √(8/df) and kurtosis 12/df.
         let z = 3.090_232;
-        let (low, high) = further(Shape { skewness: 0.5, kurtosis: 0.375 }, z);
-        let quantile = 32.0 + 8.0 * (z + high);
-        assert_eq!(low, 0.0);
-        assert!((quantile - 62.49).abs() < 3.0, "{quantile}");
+        for (df, lower, upper) in [(40.0_f64, 17.916, 73.402), (100.0, 61.918, 149.449)] {
+            let sd = (2.0 * df).sqrt();
+            let shape = Shape { skewness: (8.0 / df).sqrt(), kurtosis: 12.0 / df };
+            let (low, high) = further(shape, z);
+            // The term that is left out draws both ends in: (2z³ − 5z)·skewness²/36.
+            let inwards = (2.0 * z.powi(3) - 5.0 * z) * shape.skewness.powi(2) / 36.0;
+            assert!((df + sd * (z + high - inwards) - upper).abs() < 5e-4 * upper, "{df}");
+            assert!(df + sd * (z + high) > upper && df - sd * (z + low) < lower, "{df}");
+            assert_eq!(low, 0.0, "a short tail narrows nothing");
+        }
     }
 }
