@@ -37,13 +37,16 @@ enum Noise {
     HeavyTails,
     /// 3 % slower in 20 % of the nights.
     TwoState,
+    /// 3 % slower in 30 % of the nights.
+    SlowNights,
 }
 
-const NOISES: [(Noise, &str); 4] = [
+const NOISES: [(Noise, &str); 5] = [
     (Noise::Gaussian, "Gaussian, sd 1 %"),
     (Noise::Ar1, "AR(1) 0.5, sd 1 %"),
     (Noise::HeavyTails, "Student's t, 3 degrees of freedom, scale 1 %"),
     (Noise::TwoState, "two-state: 3 % slower in 20 % of nights, sd 0.5 %"),
+    (Noise::SlowNights, "3 % slower in 30 % of nights, sd 1 %"),
 ];
 
 fn series(random: &mut Random, noise: Noise, nights: usize, shift: impl Fn(usize) -> f64) -> Vec<Option<f64>> {
@@ -62,6 +65,7 @@ fn series(random: &mut Random, noise: Noise, nights: usize, shift: impl Fn(usize
                     SD * z / (squares / 3.0).sqrt()
                 }
                 Noise::TwoState => 0.5 * SD * z - if random.uniform() < 0.2 { 0.03 } else { 0.0 },
+                Noise::SlowNights => SD * z - if random.uniform() < 0.3 { 0.03 } else { 0.0 },
             };
             Some((deviation + shift(night)).exp())
         })
@@ -76,23 +80,47 @@ fn upper(hits: usize, trials: usize) -> f64 {
 }
 
 fn flat(trials: usize) {
-    println!("\n| flat series of {NIGHTS} nights | with any change | upper 95 % limit |\n|---|---|---|");
+    println!("\n| flat series: with any change (upper 95 % limit) | 30 nights | 60 | 120 | 365 | 730 |");
+    println!("|---|---|---|---|---|---|");
     for (index, (noise, name)) in NOISES.into_iter().enumerate() {
-        let mut random = Random(61_000 + index as u64);
-        let hits =
-            (0..trials).filter(|_| !history(&series(&mut random, noise, NIGHTS, |_| 0.0)).changes.is_empty()).count();
-        let share = hits as f64 / trials as f64;
-        println!("| {name} | {:.2} % ({hits} of {trials}) | {:.2} % |", 100.0 * share, 100.0 * upper(hits, trials));
+        let shares = [30, 60, 120, NIGHTS, 2 * NIGHTS].map(|nights| {
+            let mut random = Random(61_000 + index as u64);
+            let flat = |_| history(&series(&mut random, noise, nights, |_| 0.0));
+            let hits = (0..trials).map(flat).filter(|found| !found.changes.is_empty()).count();
+            format!("{:.2} % ({:.2})", 100.0 * hits as f64 / trials as f64, 100.0 * upper(hits, trials))
+        });
+        println!("| {name} | {} |", shares.join(" | "));
+    }
+}
+
+/// Steps in the middle of short series, where a step is a large part of all that is known of the noise.
+fn short(trials: usize) {
+    println!("\n| one step in the middle | of 30 nights | of 60 | of 120 |\n|---|---|---|---|");
+    for (index, (noise, name)) in NOISES.into_iter().enumerate() {
+        for percent in [2.0_f64, 3.0, 5.0] {
+            let mut random = Random(66_000 + index as u64);
+            let size = (percent / 100.0).ln_1p();
+            let shares = [30, 60, 120].map(|nights| {
+                let step = |night: usize| if night < nights / 2 { 0.0 } else { -size };
+                let hits = (0..trials)
+                    .filter(|_| !history(&series(&mut random, noise, nights, step)).changes.is_empty())
+                    .count();
+                format!("{:.1} %", 100.0 * hits as f64 / trials as f64)
+            });
+            println!("| {percent} %, {name} | {} |", shares.join(" | "));
+        }
     }
 }
 
 fn steps(trials: usize) {
-    println!("\n| one step, anywhere from night 20 to 345 | found | found, and within ±1 night | range holds it |");
-    println!("|---|---|---|---|");
+    println!(
+        "\n| one step, anywhere from night 20 to 345 | found | found, and within ±1 night | range holds it | and another, where none is |"
+    );
+    println!("|---|---|---|---|---|");
     for (index, (noise, name)) in NOISES.into_iter().enumerate() {
         for percent in [1.0, 2.0, 3.0] {
             let mut random = Random(62_000 + index as u64);
-            let (mut found, mut placed, mut held) = (0, 0, 0);
+            let (mut found, mut placed, mut held, mut more) = (0, 0, 0, 0);
             for _ in 0..trials {
                 let at = 20 + (random.uniform() * 326.0) as usize;
                 let size = (percent / 100.0_f64).ln_1p();
@@ -101,14 +129,16 @@ fn steps(trials: usize) {
                 let Some(nearest) = changes.iter().min_by_key(|change| change.night.abs_diff(at)) else { continue };
                 found += 1;
                 placed += usize::from(nearest.night.abs_diff(at) <= 1);
+                more += usize::from(changes.len() > 1);
                 held += usize::from((nearest.earliest..=nearest.latest).contains(&at));
             }
             let share = |hits: usize, of: usize| 100.0 * hits as f64 / of.max(1) as f64;
             println!(
-                "| {percent} %, {name} | {:.1} % | {:.1} % | {:.1} % of found |",
+                "| {percent} %, {name} | {:.1} % | {:.1} % | {:.1} % of found | {:.1} % |",
                 share(found, trials),
                 share(placed, trials),
-                share(held, found)
+                share(held, found),
+                share(more, trials)
             );
         }
     }
@@ -155,9 +185,10 @@ fn speed() {
 
 fn main() {
     let trials = std::env::var("TRIALS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
-    println!("critical value {CRITICAL}, {trials} trials, seeds 61000 to 65000");
+    println!("critical value {CRITICAL} at {NIGHTS} nights, {trials} trials, seeds 61000 to 66004");
     flat(trials);
     steps(trials / 10);
+    short(trials / 5);
     delay(trials / 5);
     drifts(trials / 10);
     speed();

@@ -25,7 +25,7 @@ pub struct Change {
     pub shape: Shape,
     /// Relative change of the level, after over before − 1.
     pub effect: f64,
-    /// The test statistic; above [`CRITICAL`].
+    /// The test statistic; [`CRITICAL`] is what a year's must exceed.
     pub strength: f64,
 }
 
@@ -52,10 +52,10 @@ pub fn history(series: &[Option<f64>]) -> History {
     if logs.len() < FEWEST_NIGHTS {
         return History { nights: logs.len(), ..History::default() };
     }
-    let inflation = scan::inflation(&logs);
-    let mut found = Vec::new();
-    segment(&logs, 0, logs.len(), inflation, &mut found);
-    found.sort_by_key(|split: &scan::Split| split.at);
+    // Whatever may be a change must not pass for dependence between nights, and dependence not for changes.
+    let candidates: Vec<usize> = splits(&logs, 1.0).iter().map(|split| split.at).collect();
+    let inflation = scan::inflation(&logs, &candidates);
+    let found = if candidates.is_empty() { Vec::new() } else { splits(&logs, inflation) };
     let changes = place::place(&logs, &found, inflation);
     let outliers = place::outliers(&logs, &found);
     let night = |index: usize| nights[index].0;
@@ -75,9 +75,18 @@ pub fn history(series: &[Option<f64>]) -> History {
     }
 }
 
+/// The splits that count when dependence between nights widens means by `inflation`, oldest first.
+fn splits(logs: &[f64], inflation: f64) -> Vec<scan::Split> {
+    let mut found = Vec::new();
+    segment(logs, 0, logs.len(), inflation, &mut found);
+    found.sort_by_key(|split| split.at);
+    found
+}
+
 /// Binary segmentation: the strongest split first, then what lies on either side of it.
 fn segment(logs: &[f64], from: usize, to: usize, inflation: f64, found: &mut Vec<scan::Split>) {
-    let Some(split) = scan::strongest(logs, from, to, inflation).filter(|split| split.strength > CRITICAL) else {
+    let critical = scan::critical(logs.len());
+    let Some(split) = scan::strongest(logs, from, to, inflation).filter(|split| split.strength > critical) else {
         return;
     };
     let at = place::refine(logs, split.from, split.to, split.at);

@@ -5,10 +5,20 @@ use crate::stats::normal_quantile;
 
 /// Nights that a level must last to be one: fewer are bad nights, not a change.
 pub const MIN_NIGHTS: usize = 3;
-/// Shortest stretch that is searched by itself; a shorter one cannot reach [`CRITICAL`].
+/// Shortest stretch that is searched by itself; a shorter one hardly reaches the limit.
 const SHORTEST: usize = 24;
-/// A split counts above this. Simulated, not derived: `benches/history.rs` prints the rate of false alarms that it gives.
+/// In a year a split counts above this; see [`critical`].
 pub const CRITICAL: f64 = 4.05;
+/// Series at least so long have a limit of their own; shorter ones know too little of their noise for a lower one.
+const LIMIT_FROM: usize = 60;
+/// Differences over up to so many nights tell how nights depend on one another.
+const LAGS: usize = 5;
+
+/// What a split of a series of so many nights counts above. Simulated, not derived: the more nights, the more splits there are
+/// to be the strongest, and `benches/history.rs` prints the rate of false alarms that the limit gives.
+pub(super) fn critical(nights: usize) -> f64 {
+    CRITICAL + (nights.max(LIMIT_FROM) as f64 / 365.0).ln() / 3.0
+}
 
 /// A split: values before `at` against values from `at` on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,19 +103,42 @@ fn normal_scores(values: &[f64]) -> Vec<f64> {
 
 /// By how much dependence between nights widens a mean: √((1 + φ)/(1 − φ)) of an AR(1), at least 1.
 ///
-/// φ comes from differences over one and two nights (their variances are as 1 : 1 + φ), which a step touches in one place
-/// only; 1/√n is added, since too small a φ costs false alarms. Differences are cut at four robust standard deviations.
-pub(super) fn inflation(values: &[f64]) -> f64 {
-    let squares = |lag: usize| {
-        let steps: Vec<f64> = values.windows(lag + 1).map(|window| (window[lag] - window[0]).abs()).collect();
-        let limit = 4.0 * 1.4826 * crate::stats::median(&steps).unwrap_or(0.0);
-        let limit = if limit > 0.0 { limit } else { f64::INFINITY };
-        steps.iter().map(|step| step.min(limit).powi(2)).sum::<f64>() / steps.len().max(1) as f64
-    };
-    let (one, two) = (squares(1), squares(2));
-    if one.is_nan() || one <= 0.0 {
-        return 1.0;
+/// φ comes from differences over one to five nights, whose variances are as 1 − φ to 1 − φ⁵ (as Romano et al. 2022 do; of one
+/// and two nights, Chakar et al. 2017). A difference across one of the `changes` is left out: a step in the middle of a short
+/// series would else pass for dependence and hide itself. 1/√n is added, since too small a φ costs false alarms.
+pub(super) fn inflation(values: &[f64], changes: &[usize]) -> f64 {
+    let steps: Vec<Vec<f64>> = (1..=LAGS).map(|lag| differences(values, changes, lag)).collect();
+    let widest = steps.iter().map(|steps| limit(steps)).fold(0.0, f64::max);
+    let mut variances = steps.iter().map(|steps| variance(steps, widest));
+    let Some(one) = variances.next().flatten().filter(|variance| *variance > 0.0) else { return 1.0 };
+    let ratios: Vec<(i32, f64)> = (2..).zip(variances).filter_map(|(lag, v)| v.map(|v| (lag, v / one))).collect();
+    let seen: f64 = ratios.iter().map(|(_, ratio)| ratio).sum();
+    // (1 − φᵏ)/(1 − φ) as a sum of powers; it rises with φ within these bounds.
+    let expected =
+        |phi: f64| ratios.iter().map(|(lag, _)| (0..*lag).map(|power| phi.powi(power)).sum::<f64>()).sum::<f64>();
+    let (mut low, mut high) = (-0.5, 0.9);
+    for _ in 0..30 {
+        let middle = f64::midpoint(low, high);
+        if expected(middle) < seen { low = middle } else { high = middle }
     }
-    let phi = (two / one - 1.0 + 1.0 / (values.len() as f64).sqrt()).clamp(0.0, 0.9);
+    let phi = (low + 1.0 / (values.len() as f64).sqrt()).clamp(0.0, 0.9);
     ((1.0 + phi) / (1.0 - phi)).sqrt()
+}
+
+/// Absolute differences over `lag` nights that cross no change.
+fn differences(values: &[f64], changes: &[usize], lag: usize) -> Vec<f64> {
+    let crosses = |from: usize| changes.iter().any(|at| (from + 1..=from + lag).contains(at));
+    let starts = (0..values.len().saturating_sub(lag)).filter(|from| !crosses(*from));
+    starts.map(|from| (values[from + lag] - values[from]).abs()).collect()
+}
+
+/// Four robust standard deviations.
+fn limit(steps: &[f64]) -> f64 {
+    4.0 * 1.4826 * crate::stats::median(steps).unwrap_or(0.0)
+}
+
+/// Mean square, each difference cut at its lag's limit; at the widest of all where most are zero, as in figures that repeat.
+fn variance(steps: &[f64], widest: f64) -> Option<f64> {
+    let limit = [limit(steps), widest, f64::INFINITY].into_iter().find(|limit| *limit > 0.0)?;
+    crate::stats::mean(&steps.iter().map(|step| step.min(limit).powi(2)).collect::<Vec<f64>>())
 }

@@ -20,6 +20,32 @@ fn a_step_is_placed_and_measured() {
 }
 
 #[test]
+fn a_step_in_the_middle_of_two_months_is_not_taken_for_dependence() {
+    let found = (0..200)
+        .filter(|seed| {
+            let found = history(&series(900 + seed, 60, 0.01, |night| if night < 30 { 0.0 } else { -0.05 }));
+            found.changes.len() == 1 && found.changes[0].night.abs_diff(30) <= 1
+        })
+        .count();
+    assert!(found >= 190, "{found} of 200");
+}
+
+#[test]
+fn nights_that_follow_one_another_are_no_change() {
+    let flat = |seed: u64| {
+        let mut random = Random::seeded(seed);
+        let mut last = random.normal();
+        let mut next = || {
+            last = 0.5 * last + 0.75_f64.sqrt() * random.normal();
+            Some(1000.0 * (0.01 * last).exp())
+        };
+        (0..60).map(|_| next()).collect::<Vec<_>>()
+    };
+    let alarms = (0..400).filter(|seed| !history(&flat(2000 + seed)).changes.is_empty()).count();
+    assert!(alarms <= 8, "{alarms} of 400");
+}
+
+#[test]
 fn a_step_that_is_taken_back_is_two() {
     let found = history(&series(2, 365, 0.005, |night| if (100..130).contains(&night) { -0.03 } else { 0.0 }));
     let nights: Vec<usize> = found.changes.iter().map(|change| change.night).collect();
