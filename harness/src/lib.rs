@@ -4,6 +4,7 @@
 //! that runs and the verdict that judges. It may not compute statistics, draw, or know what a precision means.
 
 pub mod baseline;
+pub mod before;
 pub mod budget;
 pub mod builtin;
 pub mod cli;

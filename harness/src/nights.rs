@@ -62,6 +62,40 @@ pub fn read(folder: &Path, metrics: &[String]) -> Result<Vec<StoredNight>, Comma
     find(folder, DEPTH, &mut paths)
         .map_err(|error| CommandError::usage(format!("{} cannot be read: {error}", folder.display())))?;
     paths.sort();
+    let mut nights = Vec::with_capacity(paths.len());
+    for night in read_all(&paths, metrics) {
+        match night {
+            Ok(night) => nights.push(night),
+            Err(why) => say(format_args!("warning: {why}: left out")),
+        }
+    }
+    Ok(in_order(nights))
+}
+
+/// Reads the summaries of the runs beside one, oldest first, up to `most_bytes` of the newest, by their folders' names. One
+/// that cannot be read is a gap.
+#[must_use]
+pub fn beside(run: &Path, metrics: &[String], most_bytes: u64) -> Vec<StoredNight> {
+    let run = std::path::absolute(run).unwrap_or_else(|_| run.to_owned());
+    let mut paths = Vec::new();
+    if let Some(folder) = run.parent() {
+        // A folder that cannot be read holds no history.
+        let _ = find(folder, 1, &mut paths);
+    }
+    // Names begin with when a run began.
+    paths.retain(|path| path.parent() < Some(&run));
+    paths.sort();
+    let mut left = most_bytes;
+    let mut fits = |path: &PathBuf| {
+        let bytes = fs::metadata(path).map_or(0, |file| file.len());
+        left.checked_sub(bytes).inspect(|rest| left = *rest).is_some()
+    };
+    let from = paths.iter().rposition(|path| !fits(path)).map_or(0, |last| last + 1);
+    in_order(read_all(&paths[from..], metrics).into_iter().flatten().collect())
+}
+
+/// Reads summaries on all cores, in the order given.
+fn read_all(paths: &[PathBuf], metrics: &[String]) -> Vec<Result<StoredNight, String>> {
     let (next, read) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(paths.len())));
     std::thread::scope(|scope| {
         let work = || {
@@ -78,17 +112,15 @@ pub fn read(folder: &Path, metrics: &[String]) -> Result<Vec<StoredNight>, Comma
     let mut read = read.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Threads end in any order; what is said and what is kept must not depend on it.
     read.sort_by(|a, b| a.0.cmp(b.0));
-    let mut nights = Vec::with_capacity(read.len());
-    for (_, night) in read {
-        match night {
-            Ok(night) => nights.push(night),
-            Err(why) => say(format_args!("warning: {why}: left out")),
-        }
-    }
+    read.into_iter().map(|(_, night)| night).collect()
+}
+
+/// Oldest first, each run once.
+fn in_order(mut nights: Vec<StoredNight>) -> Vec<StoredNight> {
     nights.sort_by(|a, b| order(a).cmp(&order(b)));
     let mut seen = HashSet::new();
     nights.retain(|night| seen.insert(night.night.run.clone()));
-    Ok(nights)
+    nights
 }
 
 /// Where a night stands among others: RFC 3339 in UTC sorts by time.

@@ -13,7 +13,7 @@ use stepwatch_record::message::{Canary, Ready};
 use stepwatch_record::plan::{CastCount, CheckedOp, Plan, PlanFile, SkippedPass, Twin, Verification};
 use stepwatch_record::profile::{OpClass, Profile};
 use stepwatch_record::run::{Asked, Better, End, Metric, Policy, Round, RoundRecord, Run, RunManifest, Sample};
-use stepwatch_record::trend::{ChangePoint, History, Night, Shape, Shift, Trend, Value};
+use stepwatch_record::trend::{ChangePoint, History, LatestChange, Night, Shape, Shift, Trend, Value};
 use stepwatch_record::version::CURRENT;
 use stepwatch_record::waiver::{Annotation, JudgedWaiver, Waiver, WaiverState};
 use stepwatch_record::waterfall::{Waterfall, WaterfallStep};
@@ -812,6 +812,24 @@ fn waived(state: WaiverState, cell: &str, what: &str) -> JudgedWaiver {
     }
 }
 
+/// A step of the first cell, a drift of the second and the third alone, as the runs before say.
+#[must_use]
+pub fn latest_changes((run, ..): &Inputs) -> Vec<LatestChange> {
+    let shapes = [(Some(Shape::Step), -0.038), (Some(Shape::Drift), 0.021), (None, -0.11)];
+    let change = |(cell, (shape, effect)): (&stepwatch_record::Cell, (Option<Shape>, f64))| LatestChange {
+        cell: cell.id.clone(),
+        metric: "tokens_per_second".into(),
+        shape,
+        run: "20261103T030000Z-1a2b".into(),
+        started: "2026-11-03T03:00:00Z".into(),
+        between: ["20261102T030000Z-0f0f".into(), "20261104T030000Z-3c4d".into()],
+        effect,
+        runs: 21,
+        shared: shape == Some(Shape::Drift),
+    };
+    run.manifest.cells.iter().zip(shapes).map(change).collect()
+}
+
 fn conclusion() -> Conclusion {
     Conclusion {
         run: "20261123T171503Z-7f3a".into(),
@@ -835,5 +853,6 @@ fn conclusion() -> Conclusion {
         bounds: Vec::new(),
         waivers: Vec::new(),
         annotations: Vec::new(),
+        latest_changes: Vec::new(),
     }
 }

@@ -26,6 +26,7 @@
 //! | `ceilings[]` | what the machine was measured to do at the most: `name`, `rate`, `unit` |
 //! | `history` | with `--history`, else `null`: `sentence`, `nights[]` (pairs of run and day), `shifts[]` of `metric`, `run`, `effect`, `cells[]`, `differs[]`; `notes[]` of `date`, `text`; `trends[]` |
 //! | `history.trends[]` | `cell`, `metric`, `newest`, `values[]` (a night each: `null` or estimate, low, high; saved from the page the estimate alone), `changes[]` of `run`, `between[]`, `shape` (`step`, `drift`), `word` (`worse`, `better`), `effect`, `shared`, `differs[]`; `outliers[]` (runs), `waivers[]` |
+//! | `latest_changes[]` | absent where the runs before show none or were not searched: `cell`, `metric`, `shape` (`step`, `drift`; `alone`: this run only), `word` (`worse`, `better`), `effect`, `run` (the first after it), `started`, `between[]`, `runs` (since then), `shared` |
 //! | `provenance` | `machines[]` (facts, libraries), `build`, `settings` (name → text), `notes[]`, `damage[]`, `method[]`, `command` |
 //!
 //! A number that is not finite is `null`.
@@ -47,6 +48,7 @@ use crate::view::cell::{CellView, Fact};
 use crate::view::change::{ChangeView, ClaimView, FindingView, Link};
 use crate::view::history::{HistoryView, ShiftView};
 use crate::view::known::{AnnotationView, WaiverView};
+use crate::view::latest::LatestView;
 
 /// What the key `schema` holds.
 const VERSION: &str = "stepwatch-report/1";
@@ -64,7 +66,7 @@ pub fn render(view: &View) -> Result<String, ReportError> {
 /// The report as a JSON value.
 pub(crate) fn value(view: &View) -> Value {
     let each = |items: Vec<Value>| Value::Array(items);
-    json!({
+    let mut report = json!({
         "schema": VERSION,
         "run": view.run,
         "scenario": view.scenario,
@@ -95,6 +97,25 @@ pub(crate) fn value(view: &View) -> Value {
         "ceilings": view.ceilings,
         "history": view.history.as_ref().map(history),
         "provenance": provenance(view),
+    });
+    if !view.latest.is_empty() {
+        report["latest_changes"] = each(view.latest.iter().map(latest).collect());
+    }
+    report
+}
+
+fn latest(view: &LatestView) -> Value {
+    json!({
+        "cell": view.cell.cell,
+        "metric": view.metric,
+        "shape": view.shape,
+        "word": view.word,
+        "effect": view.raw.effect,
+        "run": clean::line(&view.raw.run),
+        "started": clean::line(&view.raw.started),
+        "between": view.raw.between.iter().map(|run| clean::line(run)).collect::<Vec<_>>(),
+        "runs": view.raw.runs,
+        "shared": view.raw.shared,
     })
 }
 

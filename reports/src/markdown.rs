@@ -20,6 +20,7 @@ pub fn render(view: &View) -> String {
     let mut page = Page { text: String::new(), left_out: 0 };
     head(view, &mut page);
     problems(view, &mut page);
+    latest(view, &mut page);
     matrix(view, &mut page);
     claims(&view.claims, &mut page);
     waivers(view, &mut page);
@@ -166,6 +167,33 @@ fn change_rows<'a>(changes: impl Iterator<Item = &'a ChangeView>, page: &mut Pag
             change.detectable,
             plain(&change.why)
         ));
+    }
+}
+
+/// More lines than this say no more in a comment.
+const MOST_LATEST: usize = 30;
+
+fn latest(view: &View, page: &mut Page) {
+    if view.latest.is_empty() {
+        return;
+    }
+    page.heading("Over the runs before");
+    page.line("| | cell | metric | change | since |");
+    page.line("|---|---|---|--:|---|");
+    for change in view.latest.iter().take(MOST_LATEST) {
+        page.line(&format!(
+            "| {} {} | {} | {} | {} | {} |",
+            change.glyph,
+            change.word,
+            code(&change.cell.cell),
+            plain(&change.metric),
+            change.effect,
+            plain(&change.since)
+        ));
+    }
+    if view.latest.len() > MOST_LATEST {
+        page.line("");
+        page.line(&format!("… and {} more", view.latest.len() - MOST_LATEST));
     }
 }
 

@@ -17,6 +17,7 @@ pub fn render(view: &View, color: bool) -> String {
     matrix(view, &mut page);
     ends(view, &mut page);
     changes(view, &mut page);
+    latest(view, &mut page);
     claims(view, &mut page);
     waivers(view, &mut page);
     findings(view, &mut page);
@@ -195,6 +196,20 @@ fn changes(view: &View, page: &mut Page) {
     }
     if loud.len() > MOST_CHANGES {
         page.line(&format!("  … and {} more", loud.len() - MOST_CHANGES));
+    }
+}
+
+fn latest(view: &View, page: &mut Page) {
+    if view.latest.is_empty() {
+        return;
+    }
+    page.heading("Over the runs before");
+    for change in view.latest.iter().take(MOST_CHANGES) {
+        let mark = page.tone(&format!("{} {}", change.glyph, change.word), change.tone);
+        page.line(&format!("  {mark}  {}  {} {} {}", change.cell.cell, change.metric, change.effect, change.since));
+    }
+    if view.latest.len() > MOST_CHANGES {
+        page.line(&format!("  … and {} more", view.latest.len() - MOST_CHANGES));
     }
 }
 

@@ -9,6 +9,7 @@ pub mod change;
 pub mod column;
 pub mod history;
 pub mod known;
+pub mod latest;
 pub mod mark;
 pub mod matrix;
 mod provenance;
@@ -35,6 +36,7 @@ use change::{ChangeView, ClaimView, FindingView, Link};
 use column::Column;
 use history::HistoryView;
 use known::{AnnotationView, WaiverView};
+use latest::LatestView;
 use matrix::{Axis, Matrix, Slot};
 pub use provenance::{Ledger, MachineView, Provenance};
 pub use summary::{Count, NextStep, Outcome, ReferenceView};
@@ -82,6 +84,8 @@ pub struct View {
     pub findings: Vec<FindingView>,
     /// Waivers with what each did.
     pub waivers: Vec<WaiverView>,
+    /// What the runs before show to have changed for good, where they were searched.
+    pub latest: Vec<LatestView>,
     /// What happened since the oldest run compared with.
     pub annotations: Vec<AnnotationView>,
     /// Waterfalls between pairs of cells.
@@ -145,6 +149,7 @@ impl View {
             matrix: matrix::matrix(&axes, &cells, &columns, &slots),
             claims: change::claims(&conclusion.claims, &links),
             waivers: known::waivers(&conclusion.waivers),
+            latest: latest::latest(&conclusion.latest_changes, &columns, &links),
             annotations: known::annotations(&conclusion.annotations, &links),
             waterfalls: conclusion.waterfalls.iter().map(|w| waterfall(w, &links)).collect(),
             ladders: ladders(&cells, &columns),

@@ -217,4 +217,7 @@ pub struct Conclusion {
     /// What happened since the oldest run compared with, as people noted it.
     #[serde(default)]
     pub annotations: Vec<Annotation>,
+    /// What the runs before show to have changed for good, by cell and metric, where they were searched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latest_changes: Vec<crate::trend::LatestChange>,
 }

@@ -82,6 +82,29 @@ pub struct Trend {
     pub outliers: Vec<usize>,
 }
 
+/// The newest change of a metric of a cell, as the run that ends a history sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatestChange {
+    /// Which cell.
+    pub cell: CellId,
+    /// Which metric.
+    pub metric: String,
+    /// Step or drift; `None` where the run stands alone: whether that lasts, only later runs can tell.
+    pub shape: Option<Shape>,
+    /// The first run after it, of a drift the one at which it is half done; the run itself where it stands alone.
+    pub run: String,
+    /// When that run began.
+    pub started: String,
+    /// The first and the last run that it may have begun in; equal where only one may be.
+    pub between: [String; 2],
+    /// Relative change of the level, after over before − 1; of a run alone, itself over its level − 1.
+    pub effect: f64,
+    /// How many runs have a value since then, `run` included.
+    pub runs: usize,
+    /// Whether most cells have it too.
+    pub shared: bool,
+}
+
 /// A change that most cells have at once: an event of the machine or of what they share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shift {

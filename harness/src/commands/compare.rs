@@ -1,8 +1,9 @@
 //! `stepwatch compare`: a stored run judged against another, or against the accepted baseline of its scenario.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{CommandError, Places, emit, say};
+use crate::before;
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unrendered};
 use crate::store;
@@ -16,6 +17,9 @@ pub struct Compare {
     /// What is written to stdout.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// Look for lasting changes in the runs in and below this folder, instead of the newest of those beside the run.
+    #[arg(long, value_name = "DIR")]
+    history: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
 }
@@ -45,7 +49,9 @@ pub fn run(args: &Compare) -> Result<Exit, CommandError> {
     };
     let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
     let run = super::load(&folder)?;
-    let judgement = Judgement::new(run, &against, &args.places.known()?)?;
+    let known = args.places.known()?;
+    let mut judgement = Judgement::new(run, &against, &known)?;
+    judgement.conclusion.latest_changes = before::latest_changes(&judgement, args.history.as_deref(), &folder, &known)?;
     if judgement.conclusion.reference.runs.is_empty() {
         say(format_args!(
             "note: {} has no accepted baseline: nothing is compared (`stepwatch baseline accept`)",

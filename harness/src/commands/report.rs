@@ -3,15 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use stepwatch_record::trend::History;
-use stepwatch_verdict::history::trends;
-use stepwatch_verdict::policy::waive::{annotations_between, day};
-
 use super::{CommandError, Places, emit, say};
+use crate::before;
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unwritable};
-use crate::nights::{self, StoredNight};
-use crate::scenario::known::KnownFiles;
 use crate::store;
 
 /// Writes one self-contained HTML file for each run.
@@ -54,7 +49,8 @@ pub fn run(args: &Report) -> Result<Exit, CommandError> {
     for name in &args.runs {
         let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
         let judgement = Judgement::new(super::load(&folder)?, &against, &known)?;
-        let history = args.history.as_deref().map(|nights| before(&judgement, nights, &known)).transpose()?;
+        let history =
+            args.history.as_deref().map(|nights| before::in_folder(&judgement, nights, &known)).transpose()?;
         let path = match &args.output {
             Some(path) => {
                 store::write_whole(path, judgement.html(history.as_ref())?.as_bytes()).map_err(unwritable)?;
@@ -69,39 +65,6 @@ pub fn run(args: &Report) -> Result<Exit, CommandError> {
         }
     }
     Ok(Exit::Good)
-}
-
-/// The nights of a run's scenario up to the run itself, which ends them whether its own folder is among them or not. Later
-/// runs are left out, so that a report made again says what it said.
-fn before(judgement: &Judgement, folder: &Path, known: &KnownFiles) -> Result<History, CommandError> {
-    let manifest = &judgement.run.manifest;
-    let metrics = metrics(judgement);
-    let mut nights = nights::read(folder, &metrics)?;
-    nights.retain(|night| {
-        night.scenario == manifest.scenario && night.night.run != manifest.id && night.night.started <= manifest.started
-    });
-    if nights.is_empty() {
-        say(format_args!("note: {} holds no earlier run of {}", folder.display(), manifest.scenario));
-    }
-    nights.push(StoredNight::new(&judgement.summary, &metrics));
-    let cells: Vec<_> = manifest.cells.iter().map(|cell| cell.id.clone()).collect();
-    let series = nights::series(&nights, &cells, &metrics);
-    let nights: Vec<_> = nights.into_iter().map(|night| night.night).collect();
-    let ends = [nights.first(), nights.last()].map(|night| night.map_or("", |night| day(&night.started)));
-    let annotations = annotations_between(&known.of_run(manifest).annotations, ends[0], ends[1]);
-    Ok(History { annotations, ..trends(nights, series) })
-}
-
-/// The metrics that have trends: those that gate; the first of a run of which none does.
-fn metrics(judgement: &Judgement) -> Vec<String> {
-    let manifest = &judgement.run.manifest;
-    let gated: Vec<String> = manifest
-        .metrics
-        .iter()
-        .map(|metric| metric.name.clone())
-        .filter(|name| manifest.policy.gate.contains(name))
-        .collect();
-    if gated.is_empty() { manifest.metrics.iter().take(1).map(|metric| metric.name.clone()).collect() } else { gated }
 }
 
 /// Shows a file in a browser. The report is there either way, so that one that does not start is said and no more.

@@ -1,4 +1,4 @@
-//! `report --history`: the runs before a run as trends, from their summaries alone; and `--open`.
+//! `report --history`: the runs before a run as trends, from their summaries alone; what `compare` says of them; and `--open`.
 
 use std::fs;
 use std::path::Path;
@@ -97,6 +97,47 @@ fn the_nights_before_a_run_are_in_its_report() {
     write(&stage.path("old/later"), &serde_json::from_str(&later).unwrap());
     report("three.html");
     assert!(page == fs::read_to_string(stage.path("three.html")).unwrap(), "a later run is in the report");
+}
+
+#[test]
+fn compare_says_since_when_a_level_has_changed() {
+    let (stage, run) = stage();
+    let compare = |more: &[&str]| stage.run(&[&["compare", &run], more].concat()).exits(0).stdout;
+    assert!(!compare(&[]).contains("Over the runs before"), "a run without others before it");
+    let named = ["--history", "old"];
+    let text = compare(&named);
+    let line = text.lines().skip_while(|line| *line != "Over the runs before").nth(1).unwrap_or_default();
+    assert!(line.contains("▼ worse  script/kind=a") && line.contains("since night-20 (2025-01-11), 21 runs"), "{text}");
+    assert_eq!(text.matches(" since night-").count(), 1, "{text}");
+    let markdown = compare(&[&named[..], &["--format", "markdown"]].concat());
+    assert!(
+        markdown.contains("### Over the runs before") && markdown.contains("| ▼ worse | `script/kind=a"),
+        "{markdown}"
+    );
+    let json =
+        |more: &[&str]| serde_json::from_str::<Value>(&compare(&[more, &["--format", "json"]].concat())).unwrap();
+    let change = &json(&named)["latest_changes"][0];
+    assert_eq!((change["run"].as_str(), change["runs"].as_u64()), (Some("night-20"), Some(21)), "{change}");
+    assert!((change["effect"].as_f64().unwrap() + 0.25).abs() < 0.002, "{change}");
+    assert!(json(&[]).get("latest_changes").is_none());
+    stage.run(&["compare", &run, "--history", "nowhere"]).exits(2);
+}
+
+#[test]
+fn compare_finds_the_runs_beside_a_run_by_itself() {
+    let (stage, run) = stage();
+    let beside = Path::new(&run).parent().unwrap().to_owned();
+    for night in fs::read_dir(stage.path("old")).unwrap() {
+        let night = night.unwrap();
+        let name = format!("20250101T000000Z-{}", night.file_name().display());
+        fs::rename(night.path(), beside.join(name)).unwrap();
+    }
+    let told = stage.run(&["compare", "latest"]).exits(0);
+    assert!(told.stdout.contains("since night-20 (2025-01-11), 21 runs"), "{}", told.stdout);
+    assert!(!told.stderr.contains("warning"), "what nobody named is passed over: {}", told.stderr);
+    // Of too many bytes the newest are read: here too few for a search.
+    let kept = stepwatch::nights::beside(Path::new(&run), &["tokens_per_second".into()], 20_000);
+    assert!(kept.len() < 40 && kept.last().unwrap().night.run == "night-39", "{} runs", kept.len());
 }
 
 #[test]

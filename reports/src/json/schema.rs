@@ -33,6 +33,10 @@ fn shape() -> Value {
         }],
         "ceilings": [{"name": "text", "rate": "number", "unit": "text"}],
         "history": {"?": history()},
+        "latest_changes?": [{
+            "cell": "text", "metric": "text", "shape": "text", "word": "text", "effect": "number", "run": "text",
+            "started": "text", "between": ["text"], "runs": "whole", "shared": "yes-no"
+        }],
         "provenance": {
             "machines": [{
                 "facts": [{"name": "text", "value": "text"}],
@@ -194,7 +198,9 @@ mod tests {
         let schema = schema();
         for inputs in [example::study(), example::first_on_cpu(), example::hostile()] {
             let (run, summary, conclusion) = &inputs;
-            let view = View::new(run, summary, conclusion);
+            let mut conclusion = conclusion.clone();
+            conclusion.latest_changes = example::latest_changes(&inputs);
+            let (view, conclusion) = (View::new(run, summary, &conclusion), &conclusion);
             let with_nights = view.clone().with_history(&example::nights(&inputs, 40), run, conclusion);
             for view in [view, with_nights] {
                 let mut found = Vec::new();

@@ -1,10 +1,12 @@
 //! Changes of one metric over many nights: steps with the range in which each began, drifts, single bad nights, and shifts
 //! that cells share. Knows logs of estimates only, not files or runs.
 
+mod latest;
 mod place;
 mod scan;
 mod trends;
 
+pub use latest::latest;
 pub use scan::{CRITICAL, MIN_NIGHTS};
 pub use stepwatch_record::trend::Shape;
 pub use trends::{Series, trends};
