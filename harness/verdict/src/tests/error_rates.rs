@@ -155,12 +155,13 @@ fn few_cells_and_few_reference_runs() {
     let trials = 40_000;
     let mixed: SpreadOf = |cell| [0.0025, 0.005, 0.01, 0.02][cell % 4];
     let half: SpreadOf = |_| 0.005;
-    let cases: [(&str, SpreadOf, f64, f64, usize, usize); 7] = [
+    let cases: [(&str, SpreadOf, f64, f64, usize, usize); 8] = [
         ("0.25 to 2 %", mixed, 0.0, 0.0, 1, 3),
         ("0.25 to 2 %", mixed, 0.0, 0.0, 1, 5),
         ("0.25 to 2 %", mixed, 0.0, 0.0, 5, 5),
         ("nights of each cell differ", half, 0.01, 0.0, 3, 5),
         ("both differ", half, 0.007, 0.007, 3, 5),
+        ("nights of all differ", half, 0.0, 0.01, 5, 5),
         ("nights of all differ", half, 0.0, 0.01, 3, 5),
         ("nights of all differ", half, 0.0, 0.01, 2, 5),
     ];
