@@ -7,7 +7,7 @@ use crate::stats::normal_quantile;
 pub const MIN_NIGHTS: usize = 3;
 /// Shortest stretch that is searched by itself; a shorter one hardly reaches the limit.
 const SHORTEST: usize = 24;
-/// In a year a split counts above this; see [`critical`].
+/// In a year a split counts above this; longer and shorter series have limits of their own.
 pub const CRITICAL: f64 = 4.05;
 /// Series at least so long have a limit of their own; shorter ones know too little of their noise for a lower one.
 const LIMIT_FROM: usize = 60;
