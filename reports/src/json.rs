@@ -13,7 +13,7 @@
 //! | `reference` | `sentence`, `runs[]`, `differences[]`, `accept` (a command, empty if there is a reference) |
 //! | `next_steps[]` | `text`, `command` (may be empty) |
 //! | `metrics[]` | `name`, `unit`, `better` (words), `gated` |
-//! | `cells[]` | `id`, `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `ops[]`, `command` |
+//! | `cells[]` | `id`, `name` (what texts for people call it), `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `ops[]`, `command` |
 //! | `cells[].ops[]` | of a profiled cell, a step each: `class`, `count`, `seconds`, `flops`, `bytes` |
 //! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples` |
 //! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |

@@ -185,7 +185,7 @@ fn latest(view: &View, page: &mut Page) {
             "| {} {} | {} | {} | {} | {} |",
             change.glyph,
             change.word,
-            code(&change.cell.cell),
+            code(&change.cell.name),
             plain(&change.metric),
             change.effect,
             plain(&change.since)

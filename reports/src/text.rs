@@ -206,7 +206,7 @@ fn latest(view: &View, page: &mut Page) {
     page.heading("Over the runs before");
     for change in view.latest.iter().take(MOST_CHANGES) {
         let mark = page.tone(&format!("{} {}", change.glyph, change.word), change.tone);
-        page.line(&format!("  {mark}  {}  {} {} {}", change.cell.cell, change.metric, change.effect, change.since));
+        page.line(&format!("  {mark}  {}  {} {} {}", change.cell.name, change.metric, change.effect, change.since));
     }
     if view.latest.len() > MOST_CHANGES {
         page.line(&format!("  … and {} more", view.latest.len() - MOST_CHANGES));

@@ -9,7 +9,7 @@ use crate::cell::CellId;
 /// A regression that somebody knows of: up to a limit and until a day it fails no run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waiver {
-    /// Which cells, as the user wrote it: an id, its readable part, or a pattern with `*`.
+    /// Which cells, as the user wrote it: an id, its readable part, the name in reports, or a pattern with `*`.
     pub cell: String,
     /// The cells of this run that it speaks of.
     pub cells: Vec<CellId>,

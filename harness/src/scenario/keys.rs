@@ -272,7 +272,7 @@ pub(super) const AXIS: &[Key] = &[
 
 /// `[[waiver]]` of `waivers.toml`.
 pub(super) const WAIVER: &[Key] = &[
-    key("cell", Holds::Text, "none", "\"454m/fp8-*\"", "The cells: an id, its readable part, or a pattern with *."),
+    key("cell", Holds::Text, "none", "\"454m/fp8-*\"", "The cells: a name as in reports, an id, or a pattern with *."),
     key("metric", Holds::Text, "none", "\"tokens_per_second\"", "The metric whose regression is known."),
     key(
         "limit",
@@ -296,7 +296,7 @@ pub(super) const ANNOTATION: &[Key] = &[
         Holds::Text,
         "every cell",
         "\"454m/*\"",
-        "The cells it speaks of: an id, its readable part, or a pattern with *.",
+        "The cells it speaks of: a name as in reports, an id, or a pattern with *.",
     ),
     key("scenario", Holds::Name, "every scenario", "\"fp8-study\"", "The only scenario that it speaks of."),
 ];

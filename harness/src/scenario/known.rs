@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use globset::{Glob, GlobMatcher};
+use stepwatch_record::name::Names;
 use stepwatch_record::run::RunManifest;
 use stepwatch_record::waiver::{Annotation, Known, Waiver};
 use stepwatch_record::{Cell, CellId};
@@ -76,7 +77,9 @@ impl KnownFiles {
     /// What they say of one run: entries of other scenarios left out, patterns replaced by the cells that they match.
     #[must_use]
     pub fn of_run(&self, manifest: &RunManifest) -> Known {
-        let cells = |place: &Place| manifest.cells.iter().filter(|cell| place.speaks_of(cell)).map(id).collect();
+        let names = Names::of(&manifest.cells);
+        let meant = |place: &Place, id: &CellId| place.speaks_of(id, names.get(id));
+        let cells = |place: &Place| manifest.cells.iter().map(id).filter(|id| meant(place, id)).collect();
         let of_scenario = |place: &Place| place.scenario.as_ref().is_none_or(|name| *name == manifest.scenario);
         let waivers = self.waivers.iter().filter(|(place, _)| of_scenario(place));
         let annotations = self.annotations.iter().filter_map(|(place, annotation)| {
@@ -96,9 +99,10 @@ fn id(cell: &Cell) -> CellId {
 }
 
 impl Place {
-    /// A pattern is of the whole id or of its readable part; an id that happens to hold a pattern's characters is itself.
-    fn speaks_of(&self, cell: &Cell) -> bool {
-        let names = [cell.id.0.as_str(), cell.id.readable()];
+    /// A pattern is of the whole id, of its readable part, or of the name in reports; an id that happens to hold a pattern's characters
+    /// is itself.
+    fn speaks_of(&self, id: &CellId, name: &str) -> bool {
+        let names = [id.0.as_str(), id.readable(), name];
         self.cell.as_ref().is_none_or(|(text, glob)| names.iter().any(|name| name == text || glob.is_match(name)))
     }
 }
@@ -249,14 +253,10 @@ reason  = "cuBLAS 13.0.2 picks a slower kernel"
             let read = waivers(&text).unwrap_or_else(|errors| panic!("{errors}"));
             let (place, waiver) = &read[0];
             assert_eq!((waiver.limit, waiver.expires.as_str(), waiver.owner.as_str()), (0.03, "2026-12-31", "kim"));
-            let cell = |id: &str| Cell {
-                id: CellId(id.into()),
-                workload: String::new(),
-                parameters: stepwatch_record::Parameters::new(),
-                axes: Vec::new(),
-            };
-            assert!(place.speaks_of(&cell("454m/fp8-rowwise/flash/full~0123abcd")));
-            assert!(!place.speaks_of(&cell("454m/bf16/flash/full~0123abcd")));
+            let (fp8, bf16) = ("454m/fp8-rowwise/flash/full", "454m/bf16/flash/full");
+            let speaks = |id: &str, name: &str| place.speaks_of(&CellId(format!("{id}~0123abcd")), name);
+            assert!(speaks(fp8, fp8) && !speaks(bf16, bf16));
+            assert!(speaks("w/model=454m", "454m/fp8-rowwise"), "by the name in reports");
         }
         assert_eq!(waivers("").map(|read| read.len()).unwrap_or(9), 0);
     }
