@@ -3,6 +3,7 @@
 
 use stepwatch_kernels::op::Op;
 
+use super::first_step::{Watching, gradients_only, listed, run};
 use super::*;
 use crate::config::{Attention, Dims, preset};
 use crate::ir::{Step, TensorId};
