@@ -183,7 +183,7 @@ fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<BTreeMap<u32
     let prepared = run.prepared.iter().rfind(|record| record.cell == cell.id).and_then(|record| record.ready.as_ref());
     let planned = run.plans.iter().rfind(|plan| plan.cell == cell.id).and_then(|plan| plan.ready.as_ref());
     let ready: Option<&Ready> = prepared.or(planned);
-    if metric.name == "worst_sqnr_db" {
+    if metric.name == CHECKED_ONCE {
         return verified(run, cell);
     }
     let peak = run.manifest.peaks.iter().find(|peak| peak.cell == cell.id).map(|peak| peak.flops_per_second);
@@ -199,6 +199,9 @@ fn usable(run: &Run, cell: &Cell, metric: &Metric) -> Result<Option<BTreeMap<u32
     }
     Ok((!values.is_empty()).then_some(values))
 }
+
+/// The metric that `prepare` gives once a run, from the run's seed: no rounds stand behind it.
+pub(crate) const CHECKED_ONCE: &str = "worst_sqnr_db";
 
 /// The lowest gradient SQNR that `prepare` found, dB: one observation, since no round verifies again.
 fn verified(run: &Run, cell: &Cell) -> Result<Option<BTreeMap<u32, RoundValue>>, String> {

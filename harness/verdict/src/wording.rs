@@ -34,7 +34,11 @@ fn percent_digits(share: f64, like: f64) -> String {
     };
     let text = format!("{:.decimals$}", share * 100.0);
     // `-0.00` reads as a direction where there is none.
-    if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') { "0".to_owned() } else { text }
+    if text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') {
+        "0".to_owned()
+    } else {
+        text.replace('-', "−")
+    }
 }
 
 /// A relative change in words, by the metric's name: `2.3 % slower`, `5.0 % more peak memory`.
@@ -42,6 +46,9 @@ fn percent_digits(share: f64, like: f64) -> String {
 pub fn change(metric: &Metric, effect: f64) -> String {
     let more = effect > 0.0;
     let size = percent(effect.abs());
+    if size == "0 %" {
+        return format!("the same {}", spoken(metric));
+    }
     match kind(metric) {
         Kind::Rate => format!("{size} {}", if more { "faster" } else { "slower" }),
         Kind::Time => format!("{size} {} {}", if more { "more" } else { "less" }, spoken(metric)),
@@ -191,7 +198,7 @@ mod tests {
             (0.023, "2.3 %"),
             (0.0045, "0.45 %"),
             (0.1234, "12 %"),
-            (-0.023, "-2.3 %"),
+            (-0.023, "−2.3 %"),
             (0.0, "0 %"),
             (0.000_31, "0.031 %"),
             (-0.000_000_1, "0 %"),
@@ -200,7 +207,7 @@ mod tests {
             assert_eq!(percent(share), text, "{share}");
         }
         assert_eq!(percent_range(0.019, 0.027), "1.9…2.7 %");
-        assert_eq!(percent_range(-0.0004, 0.012), "-0.04…1.20 %");
+        assert_eq!(percent_range(-0.0004, 0.012), "−0.04…1.20 %");
     }
 
     #[test]
@@ -211,6 +218,7 @@ mod tests {
         assert_eq!(change_range(-0.023, -0.027, -0.019), "1.9…2.7 %");
         let memory = metric("peak_memory_bytes", "bytes", Better::Lower);
         assert_eq!(change(&memory, 0.05), "5.0 % more peak memory");
+        assert_eq!(change(&memory, -1e-8), "the same peak memory");
         assert_eq!(change(&metric("latency_p9", "ms", Better::Lower), -0.5), "50 % less latency p9");
     }
 

@@ -67,7 +67,7 @@ impl ChangeView {
         let numbers = |view: &Self| Some([view.raw.effect?, view.raw.low?, view.raw.high?]);
         let (Some(own), Some(others)) = (numbers(self), numbers(other)) else { return false };
         !self.gated
-            && (self.verdict, self.blind, &self.why) == (other.verdict, other.blind, &other.why)
+            && (self.verdict, self.blind, &self.reason) == (other.verdict, other.blind, &other.reason)
             && own.iter().zip(others).all(|(one, two)| (one - two).abs() < SAME)
     }
 

@@ -18,7 +18,7 @@ pub use decide::{Decision, POWER, decide};
 pub use effect::{Effect, Scale, effects};
 
 use self::cause::{Ends, Spent};
-use crate::figures::{Omission, omissions};
+use crate::figures::{CHECKED_ONCE, Omission, omissions};
 use crate::looks::Looks;
 use crate::pairs::Sides;
 use crate::stats;
@@ -253,6 +253,13 @@ impl<'data> Comparison<'data> {
         // Rounding must not make a cell blind whose detectable change is exactly what is asked for.
         change.blind = gated && decision.detectable.is_none_or(|share| share > policy.detect * (1.0 + 1e-9));
         change.why = words::why(metric, effect, &decision, policy, change.blind);
+        if metric.name == CHECKED_ONCE && effect.difference == 0.0 && decision.interval.is_none() {
+            // Made once a run, from the same seed: no rounds could show more than that it is the same.
+            change.verdict = Verdict::Unchanged;
+            change.reason = "same-number".to_owned();
+            "the check of the numbers gave the very same number".clone_into(&mut change.why);
+            (change.blind, change.rounds_to_decide) = (false, None);
+        }
         Some(change)
     }
 

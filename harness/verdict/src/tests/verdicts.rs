@@ -249,6 +249,20 @@ fn zero_and_negative_values_are_judged_without_logs() {
 }
 
 #[test]
+fn a_check_that_gives_the_very_same_number_is_unchanged_and_one_round_of_speed_is_not() {
+    let checked = |name: &str| Script::new(name).cell("a", &[1000.0]).verification("a", true, &[]);
+    let conclusion = judge(&checked("run"), &[checked("reference")]);
+    let sqnr = find(&conclusion, "a", "worst_sqnr_db");
+    assert_eq!(
+        (sqnr.verdict, sqnr.reason.as_str(), sqnr.blind),
+        (Verdict::Unchanged, "same-number", false),
+        "{sqnr:?}"
+    );
+    let speed = find(&conclusion, "a", "tokens_per_second");
+    assert_eq!((speed.verdict, speed.reason.as_str()), (Verdict::Undecided, "too-few-rounds"), "equal by accident");
+}
+
+#[test]
 fn several_reference_runs_widen_the_interval_by_how_they_differ() {
     let width = |reference: &[Script]| {
         let conclusion = judge(&one("a", &QUIET), reference);
