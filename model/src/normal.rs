@@ -19,7 +19,7 @@ const fn whole(value: u64) -> f64 {
 
 /// Uniform in [0, 1): the upper 53 bits.
 #[inline(always)]
-const fn uniform(bits: u64) -> f64 {
+pub(crate) const fn uniform(bits: u64) -> f64 {
     let bits = bits >> 11;
     (whole(bits >> 32) * 4_294_967_296.0 + whole(bits & 0xffff_ffff)) / (1_u64 << 53) as f64
 }

@@ -3,7 +3,7 @@
 //! SplitMix64 (Steele, Lea & Flood 2014), normal variates by Box & Muller 1958. Independent streams of one seed start from
 //! mixed states.
 
-use crate::normal::pair;
+use crate::normal::{pair, uniform};
 
 /// A stream of pseudo-random numbers.
 #[derive(Debug, Clone)]
@@ -72,9 +72,8 @@ impl Random {
     }
 
     /// Uniform in [0, 1), 53 bits.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     pub const fn uniform(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+        uniform(self.bits())
     }
 
     /// Uniform in 0..bound; 0 where bound is 0.

@@ -304,15 +304,7 @@ impl Maker {
             command: ["stepwatch", "run", "scenarios/fp8-study.toml"].map(String::from).into(),
             asked: Asked::default(),
         };
-        let run = Run {
-            manifest,
-            plans: Vec::new(),
-            prepared: Vec::new(),
-            rounds: Vec::new(),
-            profiles: Vec::new(),
-            ceilings: Vec::new(),
-            damage: Vec::new(),
-        };
+        let run = Run::planned(manifest);
         Self { run, figures: Vec::new(), conclusion: conclusion(), noise: Noise(1) }
     }
 

@@ -9,7 +9,7 @@ use crate::view::View;
 use crate::view::cell::CellView;
 use crate::view::column::Column;
 use crate::view::mark::Tone;
-use crate::view::matrix::Slot;
+use crate::view::matrix::{MANY_PANELS, ROWS_OF_A_PANEL, Slot};
 use crate::{ReportError, json};
 
 /// Every template by name. All end in `.html`, which turns escaping on.
@@ -124,6 +124,8 @@ struct Pivot<'a> {
     metrics: Vec<PivotMetric<'a>>,
     /// Index of the row axis, the column axis and the metric first shown.
     shown: [Option<usize>; 3],
+    /// Panels beyond which slivers are put together, and the rows that make one none.
+    slivers: [usize; 2],
     cells: Vec<PivotCell<'a>>,
 }
 
@@ -191,6 +193,7 @@ impl<'a> Pivot<'a> {
             axes: view.axes.iter().map(|axis| (axis.name.as_str(), axis.values.as_slice())).collect(),
             metrics: view.columns.iter().map(metric).collect(),
             shown: [view.matrix.rows, view.matrix.columns, view.matrix.metric],
+            slivers: [MANY_PANELS, ROWS_OF_A_PANEL],
             cells: view.cells.iter().zip(&view.slots).map(cell).collect(),
         }
     }

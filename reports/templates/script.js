@@ -159,7 +159,8 @@ function layOut() {
     return sum + new Set(group[1].map(function (cell) { return value(cell, rows); })).size;
   }, 0);
   /* Panels of a row or two each are one table, as the page first shows them. */
-  var tables = sorted.length > 3 && tall < 3 * sorted.length ? [sorted] : sorted.map(function (group) { return [group]; });
+  var apart = sorted.length <= data.slivers[0] || tall >= data.slivers[1] * sorted.length;
+  var tables = apart ? sorted.map(function (group) { return [group]; }) : [sorted];
   $('panels').replaceChildren.apply($('panels'), tables.map(function (groups) { return panel(groups, rows, columns, metric); }));
 }
 if (data.metrics.length && data.axes.length) {

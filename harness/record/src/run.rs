@@ -400,6 +400,20 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run of which nothing is measured yet.
+    #[must_use]
+    pub const fn planned(manifest: RunManifest) -> Self {
+        Self {
+            manifest,
+            plans: Vec::new(),
+            prepared: Vec::new(),
+            rounds: Vec::new(),
+            profiles: Vec::new(),
+            ceilings: Vec::new(),
+            damage: Vec::new(),
+        }
+    }
+
     /// How one planned cell ended over all its rounds: the first end that is not `completed`, of `prepare` first, then of
     /// the rounds; `None` while a planned round has no record (missing, never green).
     #[must_use]

@@ -203,15 +203,7 @@ impl Judge {
             command: Vec::new(),
             asked: Asked::default(),
         };
-        let run = Run {
-            manifest,
-            plans: vec![],
-            prepared: vec![],
-            rounds: vec![],
-            profiles: vec![],
-            ceilings: vec![],
-            damage: vec![],
-        };
+        let run = Run::planned(manifest);
         Self { run }
     }
 

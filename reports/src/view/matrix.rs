@@ -96,8 +96,8 @@ pub struct Together {
 }
 
 /// Panels beyond which slivers are put together, and the rows that a panel has at the least on average to be none.
-const MANY_PANELS: usize = 3;
-const ROWS_OF_A_PANEL: usize = 3;
+pub(crate) const MANY_PANELS: usize = 3;
+pub(crate) const ROWS_OF_A_PANEL: usize = 3;
 
 /// One table of panels that are slivers; `None` where they are not.
 fn together(panels: &[Panel], axis: Option<&Axis>) -> Option<Together> {

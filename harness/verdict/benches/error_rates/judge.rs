@@ -79,15 +79,7 @@ impl Judge {
             command: vec![],
             asked: Default::default(),
         };
-        let run = Run {
-            manifest,
-            plans: vec![],
-            prepared: vec![],
-            rounds: vec![],
-            profiles: vec![],
-            ceilings: vec![],
-            damage: vec![],
-        };
+        let run = Run::planned(manifest);
         Self { run }
     }
 

@@ -59,15 +59,7 @@ impl Script {
             command: vec![],
             asked: Default::default(),
         };
-        let run = Run {
-            manifest,
-            plans: vec![],
-            prepared: vec![],
-            rounds: vec![],
-            profiles: vec![],
-            ceilings: vec![],
-            damage: vec![],
-        };
+        let run = Run::planned(manifest);
         Self { run }
     }
 
