@@ -248,10 +248,8 @@ fn sight(judged: &Change, effect: &Effect, policy: &Policy) -> Vec<String> {
 /// The fewest rounds of this run at which the policy's `detect` would be seen; `None` if none up to 1000 do.
 pub(crate) fn rounds_to_see(effect: &Effect, better: Better, policy: &Policy, confidence: f64) -> Option<u32> {
     let sees = |rounds: u32| {
-        let df = effect.df + f64::from(rounds) - f64::from(effect.rounds);
-        let more = Effect { rounds, df, ..effect.clone() };
         // The estimate plays no part in what can be seen.
-        decide(&more, better, policy, confidence).detectable.is_some_and(|share| share <= policy.detect)
+        decide(&effect.with_rounds(rounds), better, policy, confidence).detectable.is_some_and(|share| share <= policy.detect)
     };
     if effect.rounds >= MOST_ROUNDS || !sees(MOST_ROUNDS) {
         return None;

@@ -185,6 +185,7 @@ fn estimate(pairs: &[&Pairs]) -> Vec<Option<Effect>> {
             machine: None,
             machine_variance: 0.0,
             df: spread.map_or(0.0, |spread| spread.df),
+            shared: None,
             shape,
             reference_parts: (0.0, 0.0),
             rounds: pairs.differences.len() as u32,

@@ -112,7 +112,7 @@ impl Judge {
     fn covered(&self, tonight: &Summary, reference: &[Summary]) -> u64 {
         let reference: Vec<&Summary> = reference.iter().collect();
         let holds = |effect: &stepwatch_verdict::compare::Effect| {
-            let decision = decide(effect, Better::Higher, &self.run.manifest.policy, NOMINAL);
+            let decision = decide(&effect.by_itself(), Better::Higher, &self.run.manifest.policy, NOMINAL);
             decision.interval.is_some_and(|(low, high)| low <= 0.0 && 0.0 <= high)
         };
         effects(METRIC, tonight, &reference).iter().flatten().filter(|effect| holds(effect)).count() as u64

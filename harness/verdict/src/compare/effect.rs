@@ -2,8 +2,9 @@
 //!
 //! Model, on the log scale: round j of run r has y = μ + b(r) + e(r, j), where b is what differs between runs of the same
 //! code (variance τ²) and e what differs between rounds of a run (variance σ²). The change is this run's mean minus the mean
-//! of the reference runs' means, with variance τ²(1 + 1/R) + σ²/n + σ²·Σ(1/n_r)/R². Where a canary was measured on both sides,
-//! what it explains is taken out of speeds first ([`super::machine`]).
+//! of the reference runs' means, with variance τ²(1 + 1/R) + σ²/n + σ²·Σ(1/n_r)/R². Part of b is the same for all cells of a run
+//! and part is each cell's own; the two are known from so different numbers of observations that they are kept apart. Where a
+//! canary was measured on both sides, what it explains is taken out of speeds first ([`super::machine`]).
 
 use stepwatch_record::figure::{CellFigures, Summary};
 
@@ -11,7 +12,7 @@ use super::canary::Canary;
 use super::machine::{self, Share};
 
 use crate::figures::{FLOOR_SD_LOG, group};
-use crate::stats::{self, Group, Shape, Spread};
+use crate::stats::{self, Between, Group, Shape, Spread};
 
 /// On which scale a change is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +58,10 @@ pub struct Effect {
     pub round_variance: Option<f64>,
     /// The part of the variance of `difference` that more rounds of this run do not lower.
     pub fixed_variance: f64,
-    /// Degrees of freedom of the standard error.
+    /// Degrees of freedom of the standard error (Satterthwaite's, where it has parts).
     pub df: f64,
+    /// The part of the error that all cells share, where the reference runs tell it from what is the cell's own.
+    pub shared: Option<Shared>,
     /// Shape of the rounds' distribution, common to the cells; normal unless the rounds show otherwise.
     pub shape: Shape,
     /// Σ 1/n_r² / R³ and Σ 1/n_r³ / R⁴ over the R reference runs of n_r rounds: their part in the third and fourth cumulants.
@@ -75,11 +78,55 @@ pub struct Effect {
     pub reference_value: f64,
 }
 
+/// The part of a change's error that all cells of a run share: they are all wrong by it together, or none is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shared {
+    /// Its variance, in `fixed_variance` already.
+    pub variance: f64,
+    /// Degrees of freedom of that: what the reference runs are worth.
+    pub df: f64,
+    /// Degrees of freedom of the rest of the error.
+    pub own_df: f64,
+    /// Cells that share it.
+    pub cells: f64,
+}
+
+impl Shared {
+    /// The share of a variance between rounds that is not in the mean over the cells.
+    fn own_share(self) -> f64 {
+        1.0 - 1.0 / self.cells
+    }
+}
+
 impl Effect {
+    /// Variance of what is the cell's own in the error, if this run had so many rounds.
+    fn own_variance(&self, rounds: u32) -> Option<f64> {
+        let share = self.shared.map_or(1.0, Shared::own_share);
+        let fixed = self.fixed_variance - self.shared.map_or(0.0, |shared| shared.variance);
+        Some(self.round_variance? * share / f64::from(rounds.max(1)) + fixed)
+    }
+
     /// Standard error of `difference` if this run had so many rounds.
     #[must_use]
     pub fn standard_error(&self, rounds: u32) -> Option<f64> {
-        Some((self.round_variance? / f64::from(rounds.max(1)) + self.fixed_variance).sqrt())
+        Some((self.own_variance(rounds)? + self.shared.map_or(0.0, |shared| shared.variance)).sqrt())
+    }
+
+    /// The same change if this run had so many rounds, which tell as much more of the noise of rounds.
+    #[must_use]
+    pub fn with_rounds(&self, rounds: u32) -> Self {
+        let more = f64::from(rounds) - f64::from(self.rounds);
+        let shared = self.shared.map(|shared| Shared { own_df: shared.own_df + more, ..shared });
+        Self { rounds, df: self.df + more, shared, ..self.clone() }
+    }
+
+    /// The same change as if no other cell were judged beside it, so that its interval is one of its own.
+    #[must_use]
+    pub fn by_itself(&self) -> Self {
+        let shared = self.shared.map(|shared| Shared { cells: 1.0, ..shared });
+        // The share of the rounds that is in the common part stays there.
+        let round_variance = self.round_variance.map(|all| all * self.shared.map_or(1.0, Shared::own_share));
+        Self { shared, round_variance, ..self.clone() }
     }
 
     /// Two-sided p value of no change.
@@ -91,12 +138,20 @@ impl Effect {
 
     /// How far the interval reaches below and above `difference` at a two-sided `confidence`, if this run had so many rounds.
     ///
-    /// Student's t, and further out where the shape of the rounds leaves a mean of so few of them skewed or heavy-tailed.
+    /// Student's t; where cells share a part of the error, the limit that none of so many cells passes with the chance that
+    /// they have together ([`stats::limit_together`]). Further out where the shape of the rounds leaves a mean of so few of them
+    /// skewed or heavy-tailed.
     #[must_use]
     pub fn reach(&self, rounds: u32, confidence: f64) -> Option<(f64, f64)> {
+        if rounds > self.rounds {
+            return self.with_rounds(rounds).reach(rounds, confidence);
+        }
         let error = self.standard_error(rounds)?;
-        let df = self.df + (f64::from(rounds) - f64::from(self.rounds)).max(0.0);
-        let critical = stats::t_quantile(0.5 + confidence / 2.0, df)?;
+        let apart = || Some(stats::t_quantile(0.5 + confidence / 2.0, self.df)? * error);
+        let limit = match self.shared {
+            Some(shared) => self.limit_together(shared, rounds, confidence).or_else(apart)?,
+            None => apart()?,
+        };
         let n = f64::from(rounds.max(1));
         let sd_share = self.round_variance?.sqrt() / error;
         let (square, cube) = self.reference_parts;
@@ -106,7 +161,13 @@ impl Effect {
         };
         let (low, high) = stats::further(shape, stats::normal_quantile(0.5 + confidence / 2.0)?);
         // The change is the estimate less its error: a long lower tail of the error lengthens the interval upwards.
-        Some(((critical + high) * error, (critical + low) * error))
+        Some((limit + high * error, limit + low * error))
+    }
+
+    fn limit_together(&self, shared: Shared, rounds: u32, confidence: f64) -> Option<f64> {
+        let own = Group { variance: self.own_variance(rounds)?, df: shared.own_df };
+        let common = Group { variance: shared.variance, df: shared.df };
+        stats::limit_together(common, own, shared.cells, shared.cells * (1.0 - confidence) / 2.0)
     }
 }
 
@@ -278,7 +339,7 @@ fn within(sides: &Sides, spent: f64) -> Group {
 fn effect(
     sides: &Sides,
     rounds: Option<Spread>,
-    runs: Option<Spread>,
+    between: Option<Between>,
     shape: Shape,
     taken: Option<Share>,
 ) -> Option<Effect> {
@@ -291,23 +352,31 @@ fn effect(
         sides.reference.iter().map(|run| (run.len() as f64).powi(-power)).sum::<f64>() / count.powi(power + 1)
     };
     let sigma2 = rounds.map(|spread| spread.variance);
+    let explained = sigma2.unwrap_or(0.0) * share;
     // Of runs whose means scatter no more than their rounds explain, nothing more is assumed than the rounds say.
-    let between = runs.filter(|runs| runs.variance > sigma2.unwrap_or(0.0) * share);
-    let tau2 = between.map_or(0.0, |runs| runs.variance - sigma2.unwrap_or(0.0) * share);
-    let df = match (between, rounds) {
-        (Some(between), _) => between.df,
-        (None, Some(rounds)) => rounds.df,
-        (None, None) => 0.0,
-    };
-    Some(Effect {
+    let own = between.map(|between| between.own).filter(|own| own.variance > explained);
+    let own_df = own.or(rounds).map_or(0.0, |spread| spread.df);
+    let shared = between.and_then(|between| between.common).map(|common| Shared {
+        variance: common.variance * (1.0 + 1.0 / count),
+        df: common.df,
+        own_df,
+        cells: common.series,
+    });
+    let own_share = shared.map_or(1.0, Shared::own_share);
+    let tau2 = own.map_or(0.0, |own| own.variance - explained) * own_share;
+    let mut effect = Effect {
         scale: sides.scale,
         difference,
         // One round a run: what differs between runs holds what differs between rounds.
-        round_variance: sigma2.or(between.map(|_| 0.0)),
-        fixed_variance: tau2 * (1.0 + 1.0 / count) + sigma2.unwrap_or(0.0) * parts(1) + machine.variance,
+        round_variance: sigma2.or(own.map(|_| 0.0)),
+        fixed_variance: tau2 * (1.0 + 1.0 / count)
+            + sigma2.unwrap_or(0.0) * own_share * parts(1)
+            + machine.variance
+            + shared.map_or(0.0, |shared| shared.variance),
         machine: taken.map(|taken| taken.shift),
         machine_variance: machine.variance,
-        df,
+        df: own_df,
+        shared,
         shape,
         reference_parts: (parts(2), parts(3)),
         rounds: sides.run.len() as u32,
@@ -315,5 +384,9 @@ fn effect(
         alone: rounds.is_some_and(|rounds| rounds.alone),
         value: sides.value,
         reference_value: sides.reference_value,
-    })
+    };
+    if let (Some(shared), Some(own)) = (shared, effect.own_variance(effect.rounds)) {
+        effect.df = stats::welch_df(&[(shared.variance, shared.df), (own, own_df)]).unwrap_or(own_df);
+    }
+    Some(effect)
 }

@@ -15,7 +15,7 @@ use stepwatch_record::run::{Better, End, Metric, Run};
 
 pub use canary::{Canary, Shift};
 pub use decide::{Decision, POWER, decide};
-pub use effect::{Effect, Scale, effects};
+pub use effect::{Effect, Scale, Shared, effects};
 
 use self::cause::{Ends, Spent};
 use crate::figures::{CHECKED_ONCE, Omission, omissions};

@@ -6,10 +6,12 @@ mod moderate;
 mod runs;
 mod shape;
 mod student;
+mod together;
 
 pub use describe::{log_mean, logs, mad, mean, median, quantile, sd};
 pub use discovery::{false_discovery_rates, t_probability};
 pub use moderate::{Group, Spread, moderate};
-pub use runs::between_runs;
+pub use runs::{Between, Common, between_runs};
 pub use shape::{Shape, common_shape, further};
 pub use student::{interval, normal_quantile, t_quantile, welch_df};
+pub use together::limit_together;

@@ -13,17 +13,36 @@ const LITTLE: f64 = 0.2;
 /// Confidence of that.
 const SHOWN: f64 = 0.95;
 
-/// Variance of a series' mean from one repeat to the next, for each series; `means[series][repeat]`.
+/// What one series' mean does from one repeat to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Between {
+    /// Variance of what is the series' own.
+    pub own: Spread,
+    /// What it shares with other series; `None` where all of its scatter counts as its own.
+    pub common: Option<Common>,
+}
+
+/// A shift that several series share in each repeat.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Common {
+    /// Its variance, with 1/`series` of the series' own variance in it.
+    pub variance: f64,
+    /// Degrees of freedom of that.
+    pub df: f64,
+    /// How many series share it.
+    pub series: f64,
+}
+
+/// How a series' mean varies from one repeat to the next, for each series; `means[series][repeat]`.
 ///
 /// Series with as many repeats as the longest are taken apart into the shift that all share in a repeat (the machine had a
-/// slow night) and a scatter of their own, moderated over the series; the two variances are added, and so are their degrees of
-/// freedom by Satterthwaite's formula. Without that, twenty series that move together would count as twenty observations.
-/// Other series, and fewer than three, use their own scatter. `explained` is what the observations within a repeat explain of
+/// slow night) and a scatter of their own, moderated over the series. Without that, twenty series that move together would count
+/// as twenty observations. Other series, and fewer than three, use their own scatter. `explained` is what the observations within a repeat explain of
 /// the variance of its mean, with its degrees of freedom: where the series together show that repeats add little to it, their
 /// own scatter is that, and the little. `spent` degrees of freedom went into what was taken out of the means before. `None`
 /// with fewer than two repeats.
 #[must_use]
-pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64, floor: f64) -> Vec<Option<Spread>> {
+pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64, floor: f64) -> Vec<Option<Between>> {
     let longest = means.iter().map(Vec::len).max().unwrap_or(0);
     let centred: Vec<Vec<f64>> = means.iter().map(|series| centre(series)).collect();
     let complete: Vec<usize> = (0..means.len()).filter(|&i| means[i].len() == longest).collect();
@@ -32,9 +51,10 @@ pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64
     let own = |series: &Vec<f64>| {
         let df = left(series.len());
         let variance = series.iter().map(|value| value * value).sum::<f64>() / df;
-        (df > 0.0).then_some(Spread { variance: variance.max(floor), df, alone: true })
+        let own = Spread { variance: variance.max(floor), df, alone: true };
+        (df > 0.0).then_some(Between { own, common: None })
     };
-    let mut spreads: Vec<Option<Spread>> = centred.iter().map(own).collect();
+    let mut spreads: Vec<Option<Between>> = centred.iter().map(own).collect();
     if longest < 2 || complete.len() < FEWEST_SERIES {
         return spreads;
     }
@@ -53,13 +73,10 @@ pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64
     let of_complete: Vec<Option<Spread>> = complete.iter().map(|&i| explained.get(i).copied().flatten()).collect();
     let little = added(&groups, &of_complete);
     for ((&i, scatter), explained) in complete.iter().zip(scatter).zip(of_complete) {
-        // `common` holds 1/C of the series' own variance already.
-        spreads[i] = scatter.and_then(|own| {
+        spreads[i] = scatter.map(|own| {
             let alike = little.zip(explained).filter(|(_, by)| !own.alone && !by.alone);
             let own = alike.map_or(own, |(ratio, by)| Spread { variance: ratio * by.variance, ..by });
-            let parts = [(common, repeats), (own.variance * share, own.df)];
-            let df = super::student::welch_df(&parts)?;
-            Some(Spread { variance: common + own.variance * share, df, alone: own.alone })
+            Between { own, common: Some(Common { variance: common, df: repeats, series: complete.len() as f64 }) }
         });
     }
     spreads
@@ -94,9 +111,11 @@ mod tests {
     fn series_that_move_together_are_one_observation() {
         let night = [0.0, 0.03, -0.01, 0.02];
         let means: Vec<Vec<f64>> = (0..20).map(|i| night.iter().map(|shift| f64::from(i) + shift).collect()).collect();
-        let spread = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap();
-        assert!((spread.df - 3.0).abs() < 0.01, "{spread:?}");
-        assert!((spread.variance - 3.333_333e-4).abs() < 1e-8, "{spread:?}");
+        let between = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap();
+        let common = between.common.unwrap();
+        assert!((common.df - 3.0).abs() < 1e-12 && (common.series - 20.0).abs() < 1e-12, "{common:?}");
+        assert!((common.variance - 3.333_333e-4).abs() < 1e-8, "{common:?}");
+        assert!(between.own.variance < 1e-8, "{between:?}");
     }
 
     #[test]
@@ -106,9 +125,11 @@ mod tests {
             .map(|bits: u32| (0..4).map(|run| if bits >> run & 1 == 1 { 0.01 } else { -0.01 }).collect())
             .filter(|series: &Vec<f64>| series.iter().sum::<f64>().abs() < 1e-12)
             .collect();
-        let spread = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap();
-        assert!(spread.df > 14.0, "{spread:?}");
-        assert!((spread.variance - 4e-4 / 3.0).abs() < 1e-9, "{spread:?}");
+        let between = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap();
+        let share = 1.0 - 1.0 / means.len() as f64;
+        assert!(between.own.df > 14.0, "{between:?}");
+        assert!(between.common.unwrap().variance < 1e-12, "{between:?}");
+        assert!((between.own.variance * share - 4e-4 / 3.0).abs() < 1e-9, "{between:?}");
     }
 
     #[test]
