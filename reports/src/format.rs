@@ -235,6 +235,19 @@ pub fn count(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
+/// The first names of many: `a, b, c and 5 more`.
+#[must_use]
+pub fn some_of<'name>(names: impl Iterator<Item = &'name str>) -> String {
+    /// More names than this say no more in a line.
+    const MOST: usize = 8;
+    let names: Vec<&str> = names.collect();
+    // One that is left out takes as much room as its name.
+    let shown = if names.len() <= MOST + 1 { names.len() } else { MOST };
+    let more = names.len() - shown;
+    let text = names[..shown].join(", ");
+    if more == 0 { text } else { format!("{text} and {more} more") }
+}
+
 /// An RFC 3339 time in UTC to the minute: `2026-11-23 17:15 UTC`; anything else as it is.
 #[must_use]
 pub fn minute(time: &str) -> String {

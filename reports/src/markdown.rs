@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::view::View;
-use crate::view::cell::CellView;
+use crate::view::cell::Ended;
 use crate::view::change::{ChangeView, ClaimView, FindingView};
 use crate::view::mark::Tone;
 use crate::view::matrix::{Panel, Placed};
@@ -84,6 +84,11 @@ fn code(text: &str) -> String {
     format!("`{}`", text.replace('`', "'").replace('|', "¦"))
 }
 
+/// The name of a cell, or how many there are with their names.
+fn cells(cells: &str, named: &str) -> String {
+    if named.is_empty() { code(cells) } else { format!("{}: {}", plain(cells), plain(named)) }
+}
+
 fn head(view: &View, page: &mut Page) {
     page.line(&format!("## {} {}", view.outcome.glyph, plain(&view.outcome.headline)));
     page.line("");
@@ -126,20 +131,19 @@ fn head(view: &View, page: &mut Page) {
 /// What somebody must or should look at: cells that ended badly, then changes that are not calm.
 fn problems(view: &View, page: &mut Page) {
     // What was skipped has a reason, too; it comes after what went wrong.
-    let mut ended: Vec<&CellView> = view.cells.iter().filter(|cell| cell.end.mark.word != "completed").collect();
-    ended.sort_by_key(|cell| cell.end.mark.tone != Tone::Bad);
+    let mut ended: Vec<&Ended> = view.ended.iter().collect();
+    ended.sort_by_key(|ended| ended.mark.tone != Tone::Bad);
     if !ended.is_empty() {
         page.heading("Cells that did not complete");
         page.line("| cell | end | reason |");
         page.line("|---|---|---|");
-        for cell in ended {
-            let end = &cell.end;
+        for ended in ended {
             page.line(&format!(
                 "| {} | {} {} | {} |",
-                code(&cell.name),
-                end.mark.glyph,
-                end.mark.word,
-                plain(&end.reason)
+                cells(&ended.cells(), &ended.named()),
+                ended.mark.glyph,
+                ended.mark.word,
+                plain(&ended.reason)
             ));
         }
     }
@@ -160,7 +164,7 @@ fn change_rows<'a>(changes: impl Iterator<Item = &'a ChangeView>, page: &mut Pag
             "| {} {}{blind} | {} | {}{gated} | {} | {} | {} | {} |",
             change.mark.glyph,
             change.mark.word,
-            code(&change.name),
+            cells(&change.cells(), &change.named()),
             plain(&change.metrics()),
             change.effect,
             change.interval,

@@ -59,6 +59,13 @@ impl Page {
         )
     }
 
+    /// The cells that the line before speaks of, where there are several.
+    fn names(&mut self, names: &str) {
+        if !names.is_empty() {
+            self.line(&format!("      {names}"));
+        }
+    }
+
     fn mark(&self, mark: Mark) -> String {
         self.tone(&format!("{} {}", mark.glyph, mark.word), mark.tone)
     }
@@ -159,13 +166,13 @@ fn panel_rows(panel: &Panel, page: &mut Page) {
 }
 
 fn ends(view: &View, page: &mut Page) {
-    let bad: Vec<_> = view.cells.iter().filter(|cell| cell.end.mark.word != "completed").collect();
-    if bad.is_empty() {
+    if view.ended.is_empty() {
         return;
     }
     page.heading("Cells that did not complete");
-    for cell in bad {
-        page.line(&format!("  {}  {}: {}", page.mark(cell.end.mark), cell.name, cell.end.reason));
+    for ended in &view.ended {
+        page.line(&format!("  {}  {}: {}", page.mark(ended.mark), ended.cells(), ended.reason));
+        page.names(&ended.named());
     }
 }
 
@@ -190,9 +197,10 @@ fn changes(view: &View, page: &mut Page) {
         page.line(&format!(
             "  {}{blind}  {}  {} {effect}{seen}{why}",
             page.mark(change.mark),
-            change.name,
+            change.cells(),
             change.metrics()
         ));
+        page.names(&change.named());
     }
     if loud.len() > MOST_CHANGES {
         page.line(&format!("  … and {} more", loud.len() - MOST_CHANGES));

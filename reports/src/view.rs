@@ -31,7 +31,7 @@ use crate::chart::roofline::{CeilingView, Roofline, roofline};
 use crate::chart::waterfall::{WaterfallView, waterfall};
 use crate::{clean, format};
 use ceilings::Ceiling;
-use cell::{CellView, Parts, cell_view};
+use cell::{CellView, Ended, Parts, cell_view};
 use change::{ChangeView, ClaimView, FindingView, Link};
 use column::Column;
 use history::HistoryView;
@@ -76,6 +76,8 @@ pub struct View {
     pub matrix: Matrix,
     /// What each cell shows for each column, by cell and column: what the matrix is laid out from.
     pub slots: Vec<Vec<Slot>>,
+    /// Cells that did not complete.
+    pub ended: Vec<Ended>,
     /// Changes, most important first.
     pub changes: Vec<ChangeView>,
     /// Claims.
@@ -159,6 +161,7 @@ impl View {
             energy: energy(run, &cells, &columns),
             history: None,
             provenance: provenance::provenance(run, conclusion, &cells),
+            ended: cell::ended(&cells),
             columns,
             axes,
             slots,

@@ -1,6 +1,6 @@
 //! Every export of the small study, as a reader sees it, and what each must keep of hostile names.
 
-use stepwatch_reports::{View, csv, example, json, junit, markdown, text};
+use stepwatch_reports::{View, csv, example, html, json, junit, markdown, text};
 
 fn view((run, summary, conclusion): &example::Inputs) -> View {
     View::new(run, summary, conclusion)
@@ -114,4 +114,31 @@ fn a_case_that_could_not_fail_does_not_pass() {
     assert!(of("454m/bf16/naive/none~").contains("<error message="), "failed");
     assert!(of("454m/bf16/cudnn/layout~").contains("<error message="), "missing");
     assert!(of("454m/fp8-delayed/cudnn/full~").contains("<failure message="), "regressed");
+}
+
+#[test]
+fn cells_that_lack_the_same_rounds_share_a_line_for_people_and_none_for_machines() {
+    let (run, summary, conclusion) = example::unfinished();
+    let view = View::new(&run, &summary, &conclusion);
+    let text = text::render(&view, false);
+    let names: Vec<&str> = view.cells[2..10].iter().map(|cell| cell.name.as_str()).collect();
+    let named = format!("\n      {} and 2 more\n", names.join(", "));
+    let why = "4 of 5 planned rounds have a record";
+    assert!(text.contains(&format!("○ missing  10 cells: {why}{named}")), "{text}");
+    assert!(text.contains(&format!("○ missing  10 cells  tokens_per_second {why}{named}")), "{text}");
+    let comment = markdown::render(&view);
+    assert_eq!(comment.matches(why).count(), 2, "{comment}");
+    assert!(comment.contains("| 10 cells: 454m/bf16/layout+fusion, "), "{comment}");
+    let page = html::render(&view).unwrap();
+    let (_, table) = page.split_once("id=\"changes\"").unwrap();
+    let (table, _) = table.split_once("</section>").unwrap();
+    assert_eq!(table.matches("○ missing").count(), 1);
+    for cell in &view.cells[2..] {
+        let value = &cell.changes[0].value;
+        let item = format!("<li><a href=\"#{}\">{}</a> <span class=\"soft\">{value}</span>", cell.anchor, cell.name);
+        assert!(value != "–" && table.contains(&item), "{item} in {table}");
+    }
+    assert_eq!(json::render(&view).unwrap().matches("\"verdict\": \"missing\",").count(), 2 * 10 + 1);
+    assert!(junit::render(&view).unwrap().matches(why).count() >= 10);
+    assert_eq!(csv::render(&view).unwrap().matches(",missing,missing,").count(), 10);
 }

@@ -92,7 +92,13 @@ fn attributes<'a>(tag: &'a str, ids: &mut BTreeSet<&'a str>, links: &mut Vec<&'a
 
 #[test]
 fn every_example_is_valid_markup() {
-    for inputs in [example::study(), example::first_on_cpu(), example::hostile(), example::sized(120, 3, 5)] {
+    for inputs in [
+        example::study(),
+        example::first_on_cpu(),
+        example::hostile(),
+        example::unfinished(),
+        example::sized(120, 3, 5),
+    ] {
         let (run, summary, conclusion) = &inputs;
         let view = View::new(run, summary, conclusion);
         check(&html::render(&view).unwrap());

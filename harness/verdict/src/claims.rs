@@ -7,7 +7,7 @@ use stepwatch_record::run::{Claim, ClaimPair, End, Run};
 
 use crate::looks::Looks;
 use crate::ratio::{Ratio, Ratios};
-use crate::wording::{fine_percent, is_speed, number};
+use crate::wording::{count, fine_percent, is_speed, number};
 
 /// How the reason of an unequal pair begins.
 pub(crate) const UNEQUAL: &str = "the two differ in more than the claim names";
@@ -74,42 +74,28 @@ fn judge_pair(
     ratios: &Ratios<'_>,
     confidence: f64,
 ) -> JudgedPair {
-    let judged = |verdict, ratio: Option<Ratio>, why| JudgedPair {
-        of: pair.of.clone(),
-        over: pair.over.clone(),
-        verdict,
-        ratio: ratio.map(|ratio| ratio.point),
-        low: ratio.map(|ratio| ratio.low),
-        high: ratio.map(|ratio| ratio.high),
-        why,
-    };
+    let judged = |verdict, ratio: Option<Ratio>, why| judged_pair(pair, verdict, ratio, why);
     let undecided = |ratio, why| judged(ClaimVerdict::Undecided, ratio, why);
-    let rounds = |cell: &CellId| summary.cell(cell).map_or(0, |figures| figures.rounds);
-    let looks = Looks::of(&run.manifest).map_or(1.0, |looks| looks.share_of_pair(rounds(&pair.of), rounds(&pair.over)));
+    let rounds = rounds_of_pair(summary, pair);
+    let looks = Looks::of(&run.manifest).map_or(1.0, |looks| looks.share_of_pair(rounds.0, rounds.1));
     let confidence = 1.0 - (1.0 - confidence) * looks;
-    if let Some(why) = not_completed(summary, &pair.of).or_else(|| not_completed(summary, &pair.over)) {
+    if let Some(why) = ended_badly(summary, &pair.of).or_else(|| ended_badly(summary, &pair.over)) {
         return undecided(None, why);
     }
     let ratio = ratios.of(&pair.of, &pair.over, confidence);
-    if !pair.unequal.is_empty() {
-        let why = format!("{UNEQUAL}: {}", pair.unequal.join("; "));
-        return undecided(ratio.ok(), why);
+    let speaks_against = speaks_against(run, claim, pair);
+    if unfinished(summary, &pair.of) || unfinished(summary, &pair.over) {
+        let so_far = SoFar { rounds, planned: run.manifest.rounds, confidence };
+        return so_far.judge(pair, ratio, ratios, speaks_against);
     }
-    let metric = run.manifest.metrics.iter().find(|metric| metric.name == claim.metric);
-    if metric.is_none_or(is_speed) && (emulated(run, &pair.of) || emulated(run, &pair.over)) {
-        return undecided(ratio.ok(), "FP8 is emulated on this CPU: its speed says nothing of a GPU".to_owned());
+    if let Some(why) = speaks_against {
+        return undecided(ratio.ok(), why);
     }
     let ratio = match ratio {
         Ok(ratio) => ratio,
         Err(why) => return undecided(None, why),
     };
-    let measured = format!(
-        "{} × ({}…{} at {})",
-        number(ratio.point),
-        number(ratio.low),
-        number(ratio.high),
-        fine_percent(confidence)
-    );
+    let measured = format!("{} × ({})", number(ratio.point), interval(ratio, confidence));
     let (at_least, at_most) = (claim.at_least.unwrap_or(0.0), claim.at_most.unwrap_or(f64::INFINITY));
     if ratio.high < at_least || ratio.low > at_most {
         let why = format!("measured {measured}: the whole interval contradicts {}", asserts(claim));
@@ -122,13 +108,95 @@ fn judge_pair(
     }
 }
 
-fn not_completed(summary: &Summary, cell: &CellId) -> Option<String> {
+fn judged_pair(pair: &ClaimPair, verdict: ClaimVerdict, ratio: Option<Ratio>, why: String) -> JudgedPair {
+    JudgedPair {
+        of: pair.of.clone(),
+        over: pair.over.clone(),
+        verdict,
+        ratio: ratio.map(|ratio| ratio.point),
+        low: ratio.map(|ratio| ratio.low),
+        high: ratio.map(|ratio| ratio.high),
+        why,
+    }
+}
+
+/// `1.102…1.117 at 99.93 %`.
+fn interval(ratio: Ratio, confidence: f64) -> String {
+    format!("{}…{} at {}", number(ratio.low), number(ratio.high), fine_percent(confidence))
+}
+
+/// Why no number of rounds would decide a pair.
+fn speaks_against(run: &Run, claim: &Claim, pair: &ClaimPair) -> Option<String> {
+    if !pair.unequal.is_empty() {
+        return Some(format!("{UNEQUAL}: {}", pair.unequal.join("; ")));
+    }
+    let metric = run.manifest.metrics.iter().find(|metric| metric.name == claim.metric);
+    let no_speed = metric.is_none_or(is_speed) && (emulated(run, &pair.of) || emulated(run, &pair.over));
+    no_speed.then(|| "FP8 is emulated on this CPU: its speed says nothing of a GPU".to_owned())
+}
+
+fn rounds_of_pair(summary: &Summary, pair: &ClaimPair) -> (u32, u32) {
+    let rounds = |cell: &CellId| summary.cell(cell).map_or(0, |figures| figures.rounds);
+    (rounds(&pair.of), rounds(&pair.over))
+}
+
+fn ended_badly(summary: &Summary, cell: &CellId) -> Option<String> {
     match summary.cell(cell) {
         None => Some(format!("{cell} is not in this run")),
         Some(figures) => match &figures.end {
-            Some(End::Completed) => None,
+            Some(End::Completed) | None => None,
             Some(end) => Some(format!("{cell} ended {}", end.word())),
-            None => Some(format!("{cell} lacks rounds")),
         },
+    }
+}
+
+fn unfinished(summary: &Summary, cell: &CellId) -> bool {
+    summary.cell(cell).is_some_and(|figures| figures.end.is_none())
+}
+
+/// A pair of which planned rounds have no record: undecided whatever its rounds show, since who stops a run after a look at it must
+/// not win a claim by that.
+struct SoFar {
+    /// Completed rounds of the two sides.
+    rounds: (u32, u32),
+    planned: u32,
+    confidence: f64,
+}
+
+impl SoFar {
+    /// The ratio so far, with its interval where each side has two rounds.
+    fn judge(
+        &self,
+        pair: &ClaimPair,
+        ratio: Result<Ratio, String>,
+        ratios: &Ratios<'_>,
+        speaks_against: Option<String>,
+    ) -> JudgedPair {
+        let fewest = self.rounds.0.min(self.rounds.1);
+        let ratio = ratio.ok().filter(|_| fewest > 1);
+        let point = ratios.point(&pair.of, &pair.over);
+        let why = speaks_against.unwrap_or_else(|| {
+            let rounds = self.rounds();
+            match (point, ratio) {
+                (Some(point), Some(ratio)) => {
+                    format!("{} × so far ({}; {rounds})", number(point), interval(ratio, self.confidence))
+                }
+                (Some(point), None) if fewest == 1 => {
+                    format!("{} × so far ({rounds}; no interval from one)", number(point))
+                }
+                (Some(point), None) => format!("{} × so far ({rounds})", number(point)),
+                (None, _) => format!("no ratio yet ({rounds})"),
+            }
+        });
+        JudgedPair { ratio: point, ..judged_pair(pair, ClaimVerdict::Undecided, ratio, why) }
+    }
+
+    /// `1 of 5 rounds`, `2 and 1 of 5 rounds`.
+    fn rounds(&self) -> String {
+        let planned = count(self.planned as usize, "round");
+        match self.rounds {
+            (of, over) if of == over => format!("{of} of {planned}"),
+            (of, over) => format!("{of} and {over} of {planned}"),
+        }
     }
 }

@@ -3,9 +3,10 @@
 use stepwatch_record::CellId;
 use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
 use stepwatch_record::name::Names;
+use stepwatch_record::run::{Round, Run};
 
 use crate::claims::emulated;
-use crate::compare::Comparison;
+use crate::compare::{Comparison, OTHER_SIDE_MISSING, ROUNDS_MISSING};
 use crate::findings::Crowd;
 use crate::wording::{change, change_range, count, percent};
 
@@ -61,19 +62,40 @@ fn bad(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedClaim], 
         .iter()
         .filter(|change| change.gated && matches!(change.verdict, Verdict::Failed | Verdict::Missing))
         .collect();
+    lost_cells(comparison, changes, &lost, names)
+}
+
+/// What makes the exit code 3: cells that failed or are missing; or a run that was not finished, where that is all.
+fn lost_cells(comparison: &Comparison<'_>, changes: &[Change], lost: &[&Change], names: &Names) -> Option<String> {
     let first = lost.first()?;
-    let planned = total + changes.iter().filter(|change| change.reason == "not-planned").count();
+    let planned =
+        comparison.summary.cells.len() + changes.iter().filter(|change| change.reason == "not-planned").count();
     let word =
         if lost.iter().all(|change| change.verdict == Verdict::Missing) { "missing" } else { "failed or missing" };
     let word = if lost.iter().all(|change| change.verdict == Verdict::Failed) { "failed" } else { word };
-    let verb = if cells(&lost).len() == 1 { "is" } else { "are" };
+    let lost_of = of(cells(lost).len(), planned);
+    let verb = if cells(lost).len() == 1 { "is" } else { "are" };
     let verb = if word == "failed" { String::new() } else { format!("{verb} ") };
     let rest = match comparison.given.is_empty() {
         true => "",
+        // Of no other cell there is anything to say.
+        false if cells(lost).len() == planned => "",
         false if gated(changes, Verdict::KnownRegressed).is_empty() => "; no regression in the others",
         false => "; no new regression in the others",
     };
-    Some(format!("{} {verb}{word}: {}: {}{rest}", of(cells(&lost).len(), planned), names.get(&first.cell), first.why))
+    if lost.iter().all(|change| [ROUNDS_MISSING, OTHER_SIDE_MISSING].contains(&change.reason.as_str())) {
+        let rounds = recorded_of_planned(comparison.run);
+        return Some(format!("the run was not finished: {rounds} ({lost_of} {verb}missing rounds){rest}"));
+    }
+    Some(format!("{lost_of} {verb}{word}: {}: {}{rest}", names.get(&first.cell), first.why))
+}
+
+/// `27 of 120 planned rounds are recorded`: of all cells, both sides of a run that has two; extra rounds are none of the plan.
+fn recorded_of_planned(run: &Run) -> String {
+    let planned = run.manifest.cells.len() * run.manifest.rounds as usize;
+    let is_planned = |round: &&Round| round.record.round.is_some_and(|number| number < run.manifest.rounds);
+    let recorded = run.rounds.iter().filter(is_planned).count();
+    format!("{recorded} of {} {} recorded", count(planned, "planned round"), if planned == 1 { "is" } else { "are" })
 }
 
 /// A run without a reference: what it showed by itself, and what to do next.

@@ -13,7 +13,7 @@ use stepwatch_record::comparison::{Change, Verdict};
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::run::{End, Run};
 
-use crate::compare::{Effect, Scale};
+use crate::compare::{Effect, OTHER_SIDE_MISSING, Scale};
 use crate::figures::{FLOOR_SD_LOG, group, values_by_round};
 use crate::stats::{self, Group, Spread};
 
@@ -120,7 +120,7 @@ pub(crate) fn told_of_ends(changes: &mut [Change], other: &[Summary]) {
             ("not-in-reference", None) => {
                 let recorded = figures.map_or(0, |figures| figures.rounds);
                 let why = format!("the other side has rounds without a record: {recorded} are there");
-                (Verdict::Missing, "other-side-missing", why)
+                (Verdict::Missing, OTHER_SIDE_MISSING, why)
             }
             _ => continue,
         };

@@ -50,7 +50,6 @@ impl<'summary> Ratios<'summary> {
         let few = |id: &CellId, n: usize| format!("{id} has {} and shows nothing of its spread", rounds(n));
         let first_spread = first_spread.ok_or_else(|| few(of, first.len()))?;
         let second_spread = second_spread.ok_or_else(|| few(over, second.len()))?;
-        let mean = |logs: &[f64]| logs.iter().sum::<f64>() / logs.len() as f64;
         let difference = mean(first) - mean(second);
         let parts = [
             (first_spread.variance / first.len() as f64, first_spread.df),
@@ -64,6 +63,16 @@ impl<'summary> Ratios<'summary> {
             .ok_or_else(|| format!("no interval exists with {df} degrees of freedom"))?;
         Ok(Ratio { point: difference.exp(), low: low.exp(), high: high.exp() })
     }
+
+    /// The ratio of `of` to `over` without an interval, which one round of each is enough for; `None` if a side has no figure.
+    #[must_use]
+    pub fn point(&self, of: &CellId, over: &CellId) -> Option<f64> {
+        Some((mean(&self.cells.get(of)?.0) - mean(&self.cells.get(over)?.0)).exp())
+    }
+}
+
+fn mean(logs: &[f64]) -> f64 {
+    logs.iter().sum::<f64>() / logs.len() as f64
 }
 
 fn rounds(count: usize) -> String {

@@ -12,7 +12,7 @@ use stepwatch_record::run::{End, Round, RoundRecord, Run};
 use super::bound;
 use super::change::ChangeView;
 use super::column::Column;
-use super::mark::{MEASURED, Mark, Tone};
+use super::mark::{MEASURED, MISSING, Mark, Tone};
 use crate::chart::roofline::{ClassView, classes};
 use crate::chart::strip::{Strip, strip};
 use crate::clean;
@@ -255,6 +255,47 @@ fn overall(changes: &[ChangeView], end: Option<&End>) -> Mark {
         None if end == Some(&End::Completed) => MEASURED,
         None => ended,
     }
+}
+
+/// Cells of which the same is told: how they ended, unless they completed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Ended {
+    /// How.
+    pub mark: Mark,
+    /// Why, in words.
+    pub reason: String,
+    /// Their names, in the order of the scenario.
+    pub names: Vec<String>,
+}
+
+impl Ended {
+    /// What people call the cell; of several, how many they are.
+    #[must_use]
+    pub fn cells(&self) -> String {
+        match &self.names[..] {
+            [name] => name.clone(),
+            names => format::count(names.len(), "cell", "cells"),
+        }
+    }
+
+    /// The names of several cells; empty if it is one.
+    #[must_use]
+    pub fn named(&self) -> String {
+        format::some_of(self.names.iter().map(String::as_str).filter(|_| self.names.len() > 1))
+    }
+}
+
+/// Cells that did not complete, in the order of the scenario; those that lack as many rounds together, the others one by one.
+pub(crate) fn ended(cells: &[CellView]) -> Vec<Ended> {
+    let mut all: Vec<Ended> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.end.mark.word != "completed") {
+        let (mark, reason) = (cell.end.mark, &cell.end.reason);
+        match all.iter_mut().find(|ended| mark == MISSING && ended.mark == MISSING && ended.reason == *reason) {
+            Some(ended) => ended.names.push(cell.name.clone()),
+            None => all.push(Ended { mark, reason: reason.clone(), names: vec![cell.name.clone()] }),
+        }
+    }
+    all
 }
 
 fn hole(completed: usize, run: &Run) -> String {

@@ -25,7 +25,9 @@ pub struct ChangeView {
     pub metric: String,
     /// Other metrics of which the very same can be said, since they are multiples of this one.
     pub so_too: Vec<String>,
-    /// Whether another metric of the cell says the very same: lists for people leave it out.
+    /// All cells that miss the very same for the very same reason, itself among them; empty if it is the only one.
+    pub together: Vec<Measured>,
+    /// Whether another row says the very same, of another metric of the cell or of other cells: lists for people leave it out.
     pub repeats: bool,
     /// Whether it can fail the run.
     pub gated: bool,
@@ -59,6 +61,15 @@ pub struct ChangeView {
     pub raw: Change,
 }
 
+/// A cell that is named in the row of another.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measured {
+    /// The cell.
+    pub cell: Link,
+    /// What it measured so far with its unit, or `–`.
+    pub value: String,
+}
+
 impl ChangeView {
     /// Whether it is said of another metric too, to all digits that numbers have. What fails a run is said by itself.
     fn says_the_same_as(&self, other: &Self) -> bool {
@@ -69,6 +80,21 @@ impl ChangeView {
         !self.gated
             && (self.verdict, self.blind, &self.reason) == (other.verdict, other.blind, &other.reason)
             && own.iter().zip(others).all(|(one, two)| (one - two).abs() < SAME)
+    }
+
+    /// What people call the cell; of several that share the row, how many they are.
+    #[must_use]
+    pub fn cells(&self) -> String {
+        match self.together.len() {
+            0 => self.name.clone(),
+            cells => format::count(cells, "cell", "cells"),
+        }
+    }
+
+    /// The names of the cells that share the row; empty if it has one cell.
+    #[must_use]
+    pub fn named(&self) -> String {
+        format::some_of(self.together.iter().map(|measured| measured.cell.name.as_str()))
     }
 
     /// The metric, with those of which the same is said.
@@ -99,7 +125,26 @@ pub(crate) fn changes(changes: &[Change], columns: &[Column], links: &Links) -> 
         rank(a).cmp(&rank(b)).then_with(|| size(b).total_cmp(&size(a)))
     });
     note_repeats(&mut views);
+    fold_missing(&mut views);
     views
+}
+
+/// Cells that miss the same for the same reason, such as those that a run did not come to, are said in one row.
+fn fold_missing(views: &mut [ChangeView]) {
+    let mut alike: BTreeMap<(String, String, String), Vec<usize>> = BTreeMap::new();
+    for (at, view) in views.iter().enumerate().filter(|(_, view)| view.verdict == Verdict::Missing && !view.repeats) {
+        alike.entry((view.metric.clone(), view.reason.clone(), view.why.clone())).or_default().push(at);
+    }
+    for group in alike.into_values().filter(|group| group.len() > 1) {
+        let measured = |at: &usize| {
+            let view = &views[*at];
+            let cell = Link { cell: view.cell.clone(), name: view.name.clone(), anchor: view.anchor.clone() };
+            Measured { cell, value: view.value.clone() }
+        };
+        let together = group.iter().map(measured).collect();
+        group[1..].iter().for_each(|at| views[*at].repeats = true);
+        views[group[0]].together = together;
+    }
 }
 
 /// Metrics that are multiples of each other, such as tokens a second and `mfu`, are said once.
@@ -133,6 +178,7 @@ fn change_view(change: &Change, columns: &[Column], links: &Links) -> ChangeView
         anchor: links.anchor(&change.cell),
         metric: clean::line(&change.metric.name),
         so_too: Vec::new(),
+        together: Vec::new(),
         repeats: false,
         gated: change.gated,
         mark: Mark::of_verdict(change.verdict),

@@ -25,6 +25,11 @@ use crate::stats;
 use crate::wording::is_speed;
 use crate::{compatible, pairs, work};
 
+/// The reason code of a cell of which planned rounds have no record.
+pub(crate) const ROUNDS_MISSING: &str = "rounds-missing";
+/// The same of the other side of a pair.
+pub(crate) const OTHER_SIDE_MISSING: &str = "other-side-missing";
+
 /// A run beside the reference runs it may be compared with.
 pub struct Comparison<'data> {
     /// The run.
@@ -210,9 +215,13 @@ impl<'data> Comparison<'data> {
             }
             Some(End::Skipped { reason }) => (Verdict::Skipped, "skipped", reason.clone()),
             Some(end) => (Verdict::Failed, end.word(), words::end(end)),
-            None => (Verdict::Missing, "rounds-missing", self.missing_rounds(cell)),
+            None => (Verdict::Missing, ROUNDS_MISSING, self.missing_rounds(cell)),
         };
-        Some(self.bare(id, verdict, reason, why))
+        let mut change = self.bare(id, verdict, reason, why);
+        if verdict == Verdict::Missing {
+            change.value = cell.figure(&change.metric.name).map(|figure| figure.estimate.point);
+        }
+        Some(change)
     }
 
     fn missing_rounds(&self, cell: &CellFigures) -> String {

@@ -72,6 +72,42 @@ fn one_round_and_failed_sides_are_undecided() {
 }
 
 #[test]
+fn an_unfinished_pair_shows_its_ratio_so_far_and_wins_nothing() {
+    let so_far = |of: &[f64], over: &[f64]| {
+        let script = Script::new("run").cell(FP8, of).cell(BF16, over).claim(FP8, BF16, 1.5, true);
+        let conclusion = judge(&script.with(|run| run.manifest.rounds = 5));
+        assert_eq!((conclusion.claims[0].verdict, conclusion.exit_code), (ClaimVerdict::Undecided, 3));
+        conclusion.claims[0].pairs[0].clone()
+    };
+    let one = so_far(&[1700.0], &[1000.0]);
+    assert_eq!(one.why, "1.7 × so far (1 of 5 rounds; no interval from one)");
+    assert!((one.ratio.unwrap() - 1.7).abs() < 1e-6 && one.low.is_none() && one.high.is_none());
+    // A side of one round borrows no spread from the other.
+    let uneven = so_far(&[1700.0], &[1000.0, 1000.0, 1000.0]);
+    assert_eq!((uneven.why.as_str(), uneven.low), ("1.7 × so far (1 and 3 of 5 rounds; no interval from one)", None));
+    // However clear it looks, it is no verdict.
+    let clear = so_far(&[1700.0, 1702.0, 1701.0, 1699.0], &[1000.0, 1001.0, 1000.0, 999.0]);
+    assert!(clear.low.unwrap() > 1.5 && clear.high.unwrap() < 2.0, "{clear:?}");
+    assert!(clear.why.starts_with("1.701 × so far (") && clear.why.ends_with("; 4 of 5 rounds)"), "{}", clear.why);
+    let none = so_far(&[], &[1000.0]);
+    assert_eq!((none.why.as_str(), none.ratio), ("no ratio yet (0 and 1 of 5 rounds)", None));
+}
+
+#[test]
+fn what_rounds_cannot_settle_is_told_of_an_unfinished_pair_too() {
+    let unequal = script(1.2).claim(FP8, BF16, 1.7, true).with(|run| {
+        run.manifest.claims[0].pairs[0].unequal.push("batch_size: 16 and 4".into());
+        run.manifest.rounds = 9;
+    });
+    let pair = &judge(&unequal).claims[0].pairs[0];
+    assert_eq!(pair.why, "the two differ in more than the claim names: batch_size: 16 and 4");
+    let failed = script(1.8).claim(FP8, BF16, 1.7, true).with(|run| run.manifest.rounds = 9);
+    let failed = failed.ends(BF16, &stepwatch_record::End::Crashed { signal: 9 });
+    let pair = &judge(&failed).claims[0].pairs[0];
+    assert_eq!((pair.why.as_str(), pair.ratio), ("m/bf16/full ended crashed", None));
+}
+
+#[test]
 fn fp8_slower_than_its_twin_is_found_on_a_gpu() {
     let conclusion = judge(&script(0.9));
     let finding = &conclusion.findings[0];

@@ -299,3 +299,27 @@ fn an_undecided_change_says_how_many_rounds_would_decide() {
     }
     assert_eq!(conclusion.exit_code, 6);
 }
+
+#[test]
+fn a_run_that_was_not_finished_says_so_and_what_it_measured() {
+    let cut = |reference: &[Script]| {
+        let script = one("a", &QUIET).cell("b", &QUIET[..1]).with(|run| run.manifest.rounds = 5);
+        judge(&script, reference)
+    };
+    let first = cut(&[]);
+    assert_eq!(
+        first.headline,
+        "the run was not finished: 6 of 10 planned rounds are recorded (1 of 2 cells is missing rounds)"
+    );
+    assert_eq!(first.exit_code, 3);
+    let missing = find(&first, "b", "tokens_per_second");
+    assert!((missing.value.unwrap() - 1000.0).abs() < 0.01 && missing.effect.is_none(), "{missing:?}");
+    let compared = cut(&[one("a", &QUIET).cell("b", &QUIET)]);
+    assert!(compared.headline.ends_with("; no regression in the others"), "{}", compared.headline);
+    // Nothing is said of others where there are none, and a cell that failed is more than a hole.
+    let all = judge(&one("a", &QUIET).with(|run| run.manifest.rounds = 7), &[one("a", &QUIET)]);
+    assert!(all.headline.ends_with("(1 of 1 cell is missing rounds)"), "{}", all.headline);
+    let failed = one("a", &QUIET).cell("b", &QUIET[..1]).ends("a", &End::Crashed { signal: 9 });
+    let failed = judge(&failed, &[]);
+    assert!(failed.headline.starts_with("2 of 2 cells are failed or missing: a: crashed"), "{}", failed.headline);
+}
