@@ -130,6 +130,7 @@ fn cells_that_lack_the_same_rounds_share_a_line_for_people_and_none_for_machines
     assert_eq!(comment.matches(why).count(), 2, "{comment}");
     assert!(comment.contains("| 10 cells: 454m/bf16/layout+fusion, "), "{comment}");
     let page = html::render(&view).unwrap();
+    assert!(page.contains("Cells that are missing rounds have no part in findings that compare cells"));
     let (_, table) = page.split_once("id=\"changes\"").unwrap();
     let (table, _) = table.split_once("</section>").unwrap();
     assert_eq!(table.matches("○ missing").count(), 1);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use stepwatch_record::figure::CellFigures;
+use stepwatch_record::figure::{CellFigures, Estimate};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
@@ -140,21 +140,26 @@ fn end_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::
 fn figures_of(figures: &CellFigures, text: &mut String) -> std::fmt::Result {
     for figure in &figures.figures {
         let estimate = &figure.estimate;
-        writeln!(
-            text,
-            "  {} {} {} ({} to {} at {:.0} % confidence; {} rounds, {} samples, rounds differ by {:.2} %)",
-            figure.metric.name,
-            number(estimate.point),
-            figure.metric.unit,
-            number(estimate.low),
-            number(estimate.high),
-            estimate.confidence * 100.0,
-            estimate.rounds.len(),
-            estimate.samples,
-            estimate.round_sd_log * 100.0
-        )?;
+        let (name, unit, point) = (&figure.metric.name, &figure.metric.unit, number(estimate.point));
+        writeln!(text, "  {name} {point} {unit} ({})", spread_of(estimate))?;
     }
     Ok(())
+}
+
+/// The interval with what it is made from; one round has none.
+fn spread_of(estimate: &Estimate) -> String {
+    let (rounds, samples) = (estimate.rounds.len(), estimate.samples);
+    if rounds < 2 {
+        let plural = if samples == 1 { "" } else { "s" };
+        return format!("1 round, {samples} sample{plural}; no interval from one");
+    }
+    format!(
+        "{} to {} at {:.0} % confidence; {rounds} rounds, {samples} samples, rounds differ by {:.2} %",
+        number(estimate.low),
+        number(estimate.high),
+        estimate.confidence * 100.0,
+        estimate.round_sd_log * 100.0
+    )
 }
 
 /// What the step could take at the least on this chip, and each op class of it.
