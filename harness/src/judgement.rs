@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use stepwatch_record::comparison::Conclusion;
 use stepwatch_record::figure::Summary;
 use stepwatch_record::run::Run;
-use stepwatch_record::trend::History;
+use stepwatch_record::trend::{History, LatestChange};
 use stepwatch_reports::view::View;
 use stepwatch_verdict::compare::Comparison;
 use stepwatch_verdict::compatible::obstacles;
+use stepwatch_verdict::history::latest;
 use stepwatch_verdict::looks::{self, Doubt};
 use stepwatch_verdict::pairs::{self, Sides};
 
-use crate::baseline;
-use crate::commands::CommandError;
+use crate::commands::{self, CommandError};
 use crate::exit::Exit;
 use crate::scenario::known::KnownFiles;
 use crate::store::{self, CONCLUSION, REPORT, SUMMARY, StoreError};
+use crate::{baseline, before};
 
 /// What a run is compared with.
 #[derive(Debug, Clone)]
@@ -77,6 +78,45 @@ impl Judgement {
         Ok(Self { run, summary, reference, sides: None, conclusion })
     }
 
+    /// Judges a stored run again. What the runs before it show is what was told when it ended; of a run of which nothing is
+    /// stored, what those beside its folder show now.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and when the run cannot be read.
+    pub fn again(folder: &Path, against: &Against, known: &KnownFiles) -> Result<Self, CommandError> {
+        let judgement = Self::new(commands::load(folder)?, against, known)?;
+        Ok(match before::told(&judgement.run.manifest, folder) {
+            Some(told) => judgement.with_latest(told),
+            None => judgement.searched(folder),
+        })
+    }
+
+    /// The same with what the runs beside its folder show: what is told, and kept, when a run ends.
+    #[must_use]
+    pub fn searched(self, folder: &Path) -> Self {
+        let found = before::beside(&self.run.manifest, &self.summary, folder);
+        self.with_latest(found)
+    }
+
+    /// The same with what these nights show.
+    #[must_use]
+    pub fn over(self, history: &History) -> Self {
+        self.with_latest(latest(history))
+    }
+
+    fn with_latest(mut self, found: Vec<LatestChange>) -> Self {
+        self.conclusion.latest_changes = Some(found);
+        self
+    }
+
+    /// The nights of its scenario in and below a folder, up to the run.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn nights(&self, folder: &Path, known: &KnownFiles) -> Result<History, CommandError> {
+        before::in_folder(&self.run.manifest, &self.summary, folder, known)
+    }
+
     /// The comparison that the verdicts come from.
     #[must_use]
     pub fn comparison(&self) -> Comparison<'_> {
@@ -104,13 +144,17 @@ impl Judgement {
         Exit::from_code(self.conclusion.exit_code)
     }
 
-    /// The HTML report, with the nights before it where they were asked for.
+    /// The HTML report; with the nights before it where they were asked for, and then with what those show instead of what
+    /// was told when the run ended.
     ///
     /// # Errors
     /// When it cannot be made, which no input makes it do.
     pub fn html(&self, history: Option<&History>) -> Result<String, CommandError> {
         let view = match history {
-            Some(history) => self.view().with_history(history, &self.run, &self.conclusion),
+            Some(history) => {
+                let conclusion = Conclusion { latest_changes: Some(latest(history)), ..self.conclusion.clone() };
+                View::new(&self.run, &self.summary, &conclusion).with_history(history, &self.run, &conclusion)
+            }
             None => self.view(),
         };
         stepwatch_reports::html::render(&view).map_err(unrendered)

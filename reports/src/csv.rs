@@ -3,16 +3,18 @@
 
 use std::collections::BTreeSet;
 
-use crate::ReportError;
 use crate::view::View;
 use crate::view::cell::CellView;
 use crate::view::column::Column;
+use crate::{ReportError, clean};
 
 /// The cells as CSV with a header line.
 ///
 /// Columns: `id`, `end`, `verdict`, `blind`, then one per parameter by name, then per metric `NAME` (estimate),
 /// `NAME.low`, `NAME.high`, `NAME.rounds`, `NAME.samples`, and where the metric was compared `NAME.change`,
-/// `NAME.change_low`, `NAME.change_high` (relative).
+/// `NAME.change_low`, `NAME.change_high` (relative); and where the runs before show something of the metric
+/// `NAME.lasting_change` (relative), `NAME.lasting_since` (the first run after it; of a drift the one at which it is half done) and `NAME.alone` (a run that stands alone,
+/// relative to its level).
 ///
 /// # Errors
 /// [`ReportError::Csv`] if the writer fails, which no input makes it do.
@@ -21,9 +23,11 @@ pub fn render(view: &View) -> Result<String, ReportError> {
         view.cells.iter().flat_map(|cell| cell.parameters.iter().map(|fact| fact.name.as_str())).collect();
     let compared: Vec<bool> =
         view.columns.iter().map(|column| view.changes.iter().any(|change| change.metric == column.name)).collect();
+    let told: Vec<bool> =
+        view.columns.iter().map(|column| view.latest.iter().any(|change| change.metric == column.name)).collect();
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     let failed = |error: ::csv::Error| ReportError::Csv(error.to_string());
-    writer.write_record(header(view, &names, &compared)).map_err(failed)?;
+    writer.write_record(header(view, &names, &compared, &told)).map_err(failed)?;
     for cell in &view.cells {
         let mut record =
             vec![cell.id.clone(), cell.end.mark.word.into(), cell.mark.word.into(), cell.blind.to_string()];
@@ -33,6 +37,9 @@ pub fn render(view: &View) -> Result<String, ReportError> {
             if compared[index] {
                 change(cell, column, &mut record);
             }
+            if told[index] {
+                latest(view, cell, column, &mut record);
+            }
         }
         writer.write_record(&record).map_err(failed)?;
     }
@@ -40,15 +47,17 @@ pub fn render(view: &View) -> Result<String, ReportError> {
     String::from_utf8(bytes).map_err(|error| ReportError::Csv(error.to_string()))
 }
 
-fn header(view: &View, names: &BTreeSet<&str>, compared: &[bool]) -> Vec<String> {
+fn header(view: &View, names: &BTreeSet<&str>, compared: &[bool], told: &[bool]) -> Vec<String> {
     let mut header: Vec<String> = ["id", "end", "verdict", "blind"].map(String::from).into();
     header.extend(names.iter().map(|name| (*name).to_owned()));
-    for (column, compared) in view.columns.iter().zip(compared) {
-        let parts: &[&str] = if *compared {
-            &["", ".low", ".high", ".rounds", ".samples", ".change", ".change_low", ".change_high"]
-        } else {
-            &["", ".low", ".high", ".rounds", ".samples"]
-        };
+    for (index, column) in view.columns.iter().enumerate() {
+        let mut parts = vec!["", ".low", ".high", ".rounds", ".samples"];
+        if compared[index] {
+            parts.extend([".change", ".change_low", ".change_high"]);
+        }
+        if told[index] {
+            parts.extend([".lasting_change", ".lasting_since", ".alone"]);
+        }
         header.extend(parts.iter().map(|part| format!("{}{part}", column.name)));
     }
     header
@@ -72,6 +81,17 @@ fn change(cell: &CellView, column: &Column, record: &mut Vec<String>) {
     let change = cell.changes.iter().find(|change| change.metric == column.name).map(|change| &change.raw);
     let ends = change.map_or([None; 3], |change| [change.effect, change.low, change.high]);
     record.extend(ends.map(|value| value.map_or_else(String::new, finite)));
+}
+
+fn latest(view: &View, cell: &CellView, column: &Column, record: &mut Vec<String>) {
+    let of_cell = || view.latest.iter().filter(|change| change.cell.cell == cell.id && change.metric == column.name);
+    let lasting = of_cell().find(|change| change.raw.shape.is_some()).map(|change| &change.raw);
+    let alone = of_cell().find(|change| change.raw.shape.is_none()).map(|change| &change.raw);
+    record.extend([
+        lasting.map_or_else(String::new, |change| finite(change.effect)),
+        lasting.map_or_else(String::new, |change| clean::line(&change.run)),
+        alone.map_or_else(String::new, |change| finite(change.effect)),
+    ]);
 }
 
 fn finite(value: f64) -> String {

@@ -871,6 +871,6 @@ fn conclusion() -> Conclusion {
         bounds: Vec::new(),
         waivers: Vec::new(),
         annotations: Vec::new(),
-        latest_changes: Vec::new(),
+        latest_changes: None,
     }
 }

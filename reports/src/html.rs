@@ -13,12 +13,13 @@ use crate::view::matrix::{MANY_PANELS, ROWS_OF_A_PANEL, Slot};
 use crate::{ReportError, json};
 
 /// Every template by name. All end in `.html`, which turns escaping on.
-const TEMPLATES: [(&str, &str); 14] = [
+const TEMPLATES: [(&str, &str); 15] = [
     ("page.html", include_str!("../templates/page.html")),
     ("verdict.html", include_str!("../templates/verdict.html")),
     ("matrix.html", include_str!("../templates/matrix.html")),
     ("rows.html", include_str!("../templates/rows.html")),
     ("changes.html", include_str!("../templates/changes.html")),
+    ("before.html", include_str!("../templates/before.html")),
     ("why.html", include_str!("../templates/why.html")),
     ("charts.html", include_str!("../templates/charts.html")),
     ("work.html", include_str!("../templates/work.html")),

@@ -1,5 +1,6 @@
 //! JUnit XML for CI: a test case per cell and gated metric. A case passes only if the comparison was made and could have
-//! failed: undecided, blind and uncompared cases are skipped with the reason, cells without figures are errors.
+//! failed: undecided, blind and uncompared cases are skipped with the reason, cells without figures are errors. What the runs
+//! before show is said in a case's output and decides nothing.
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use stepwatch_record::comparison::Verdict;
@@ -62,8 +63,27 @@ fn cell_cases(view: &View, cell: &CellView) -> Vec<TestCase> {
     let gated: Vec<&str> =
         view.columns.iter().filter(|column| column.gated).map(|column| column.name.as_str()).collect();
     // A run in which nothing was measured still has its cells.
-    let names = if gated.is_empty() { vec!["measured"] } else { gated };
-    names.into_iter().map(|metric| case(&cell.id, metric, of_metric(cell, metric))).collect()
+    let names = if gated.is_empty() { vec![ANY] } else { gated };
+    let of = |metric: &str| {
+        let mut case = case(&cell.id, metric, of_metric(cell, metric));
+        if let Some(output) = output(view, cell, metric) {
+            case.set_system_out(output);
+        }
+        case
+    };
+    names.into_iter().map(of).collect()
+}
+
+/// The metric's name of a cell's only case in a run of which no metric gates.
+const ANY: &str = "measured";
+
+/// What the runs before show of a case, a line each.
+fn output(view: &View, cell: &CellView, metric: &str) -> Option<String> {
+    let of_case = view.latest.iter().filter(|c| c.cell.cell == cell.id && (c.metric == metric || metric == ANY));
+    let lines: Vec<String> = of_case
+        .map(|c| format!("what the runs before show: {} {}: {} {} {}", c.glyph, c.word, c.metric, c.effect, c.since))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn of_metric(cell: &CellView, metric: &str) -> TestCaseStatus {

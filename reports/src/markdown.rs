@@ -181,7 +181,7 @@ fn latest(view: &View, page: &mut Page) {
     if view.latest.is_empty() {
         return;
     }
-    page.heading("Over the runs before");
+    page.heading("What the runs before show");
     page.line("| | cell | metric | change | since |");
     page.line("|---|---|---|--:|---|");
     for change in view.latest.iter().take(MOST_LATEST) {

@@ -211,7 +211,7 @@ fn latest(view: &View, page: &mut Page) {
     if view.latest.is_empty() {
         return;
     }
-    page.heading("Over the runs before");
+    page.heading("What the runs before show");
     for change in view.latest.iter().take(MOST_CHANGES) {
         let mark = page.tone(&format!("{} {}", change.glyph, change.word), change.tone);
         page.line(&format!("  {mark}  {}  {} {} {}", change.cell.name, change.metric, change.effect, change.since));

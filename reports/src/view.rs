@@ -151,7 +151,7 @@ impl View {
             matrix: matrix::matrix(&axes, &cells, &columns, &slots),
             claims: change::claims(&conclusion.claims, &links),
             waivers: known::waivers(&conclusion.waivers),
-            latest: latest::latest(&conclusion.latest_changes, &columns, &links),
+            latest: latest::latest(conclusion.latest_changes.as_deref().unwrap_or_default(), &columns, &links),
             annotations: known::annotations(&conclusion.annotations, &links),
             waterfalls: conclusion.waterfalls.iter().map(|w| waterfall(w, &links)).collect(),
             ladders: ladders(&cells, &columns),

@@ -54,11 +54,13 @@ fn colour_only_repeats_what_words_say() {
 #[test]
 fn changes_over_the_runs_before_are_told_in_every_word_and_only_where_there_are_any() {
     let mut inputs = example::study();
-    assert!(!text::render(&view(&inputs), false).contains("Over the runs before"));
-    inputs.2.latest_changes = example::latest_changes(&inputs);
-    inputs.2.latest_changes[0].run = "night|<b>".into();
+    assert!(!text::render(&view(&inputs), false).contains("What the runs before show"));
+    let mut found = example::latest_changes(&inputs);
+    found[0].run = "night|<b>".into();
+    inputs.2.latest_changes = Some(found);
     let text = text::render(&view(&inputs), false);
-    let lines: Vec<&str> = text.lines().skip_while(|line| *line != "Over the runs before").skip(1).take(3).collect();
+    let lines: Vec<&str> =
+        text.lines().skip_while(|line| *line != "What the runs before show").skip(1).take(3).collect();
     for (line, parts) in lines.iter().zip([
         ["▼ worse", "−3.80 % since night|<b> (2026-11-03; it began between 20261102T030000Z-0f0f and 20261104T030000Z-3c4d), 21 runs"],
         ["! worse", "−11.0 % in this run alone: later runs tell whether it lasts"],
@@ -72,6 +74,8 @@ fn changes_over_the_runs_before_are_told_in_every_word_and_only_where_there_are_
     let json: serde_json::Value = serde_json::from_str(&json::render(&view(&inputs)).unwrap()).unwrap();
     let shapes: Vec<&str> = (0..3).map(|i| json["latest_changes"][i]["shape"].as_str().unwrap()).collect();
     assert_eq!(shapes, ["step", "alone", "drift"]);
+    let junit = junit::render(&view(&inputs)).unwrap();
+    assert!(junit.contains("since night|&lt;b&gt; (2026-11-03;"), "{junit}");
 }
 
 #[test]

@@ -162,3 +162,34 @@ fn every_figure_is_one_number() {
         }
     }
 }
+
+#[test]
+fn what_the_runs_before_show_stands_in_every_form() {
+    let mut inputs = example::study();
+    let calm = Forms::of(&inputs);
+    inputs.2.latest_changes = Some(Vec::new());
+    assert_eq!(Forms::of(&inputs).html, calm.html, "nothing found is nothing to say");
+    inputs.2.latest_changes = Some(example::latest_changes(&inputs));
+    let forms = Forms::of(&inputs);
+    forms.people_read("heading", "What the runs before show");
+    assert_eq!(forms.view.latest.len(), 3);
+    for (change, told) in forms.view.latest.iter().zip(forms.json["latest_changes"].as_array().unwrap()) {
+        forms.people_read(&change.cell.cell, &change.effect);
+        forms.people_read(&change.cell.cell, &change.since);
+        assert_eq!((&told["effect"], &told["shape"]), (&change.raw.effect.into(), &change.shape.into()));
+        let case = forms.junit.split("<testcase").find(|case| case.contains(&format!("\"{}\"", change.cell.cell)));
+        let output = format!("{} {}: {} {} {}", change.glyph, change.word, change.metric, change.effect, change.since);
+        assert!(case.unwrap().contains(&format!("<system-out>what the runs before show: {output}")), "{case:?}");
+        let value =
+            |column: &str| forms.csv_value(&change.cell.cell, &format!("{}.{column}", change.metric)).to_owned();
+        let (effect, run) = (change.raw.effect.to_string(), change.raw.run.clone());
+        let expected = match change.raw.shape {
+            Some(_) => [effect, run, String::new()],
+            None => [String::new(), String::new(), effect],
+        };
+        assert_eq!([value("lasting_change"), value("lasting_since"), value("alone")], expected);
+    }
+    for outcome in ["<failure", "<error", "<skipped"] {
+        assert_eq!(forms.junit.matches(outcome).count(), calm.junit.matches(outcome).count(), "{outcome} moved");
+    }
+}

@@ -100,6 +100,9 @@ fn every_example_is_valid_markup() {
         example::sized(120, 3, 5),
     ] {
         let (run, summary, conclusion) = &inputs;
+        check(&html::render(&View::new(run, summary, conclusion)).unwrap());
+        let told = Some(example::latest_changes(&inputs));
+        let conclusion = &stepwatch_record::comparison::Conclusion { latest_changes: told, ..conclusion.clone() };
         let view = View::new(run, summary, conclusion);
         check(&html::render(&view).unwrap());
         let history = example::nights(&inputs, 40);

@@ -217,7 +217,8 @@ pub struct Conclusion {
     /// What happened since the oldest run compared with, as people noted it.
     #[serde(default)]
     pub annotations: Vec<Annotation>,
-    /// What the runs before show to have changed for good, by cell and metric, where they were searched.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub latest_changes: Vec<crate::trend::LatestChange>,
+    /// What the runs before show to have changed for good, by cell and metric, as it was told when the run ended; `None` where
+    /// they were not searched. No verdict uses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_changes: Option<Vec<crate::trend::LatestChange>>,
 }

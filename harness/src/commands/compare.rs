@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::{CommandError, Places, emit, say};
-use crate::before;
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unrendered};
 use crate::store;
@@ -17,7 +16,7 @@ pub struct Compare {
     /// What is written to stdout.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Look for lasting changes in the runs in and below this folder, instead of the newest of those beside the run.
+    /// Look for lasting changes in the runs in and below this folder, instead of saying what was told of them when the run ended.
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
     #[command(flatten)]
@@ -48,10 +47,12 @@ pub fn run(args: &Compare) -> Result<Exit, CommandError> {
         [] => return Err(CommandError::usage("name the run to judge")),
     };
     let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
-    let run = super::load(&folder)?;
     let known = args.places.known()?;
-    let mut judgement = Judgement::new(run, &against, &known)?;
-    judgement.conclusion.latest_changes = before::latest_changes(&judgement, args.history.as_deref(), &folder, &known)?;
+    let mut judgement = Judgement::again(&folder, &against, &known)?;
+    if let Some(nights) = &args.history {
+        let history = judgement.nights(nights, &known)?;
+        judgement = judgement.over(&history);
+    }
     if judgement.conclusion.reference.runs.is_empty() {
         say(format_args!(
             "note: {} has no accepted baseline: nothing is compared (`stepwatch baseline accept`)",

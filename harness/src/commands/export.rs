@@ -29,11 +29,8 @@ enum Format {
 /// When the run cannot be read.
 pub fn run(args: &Export) -> Result<Exit, CommandError> {
     let folder = store::find(&args.run, &args.places.out).map_err(CommandError::usage)?;
-    let judgement = Judgement::new(
-        super::load(&folder)?,
-        &Against::Accepted(args.places.baselines.clone()),
-        &args.places.known()?,
-    )?;
+    let against = Against::Accepted(args.places.baselines.clone());
+    let judgement = Judgement::again(&folder, &against, &args.places.known()?)?;
     let view = judgement.view();
     let text = match args.format {
         Format::Csv => stepwatch_reports::csv::render(&view),

@@ -42,7 +42,8 @@ pub fn run(args: &Merge) -> Result<Exit, CommandError> {
         super::load(&args.output)?,
         &Against::Accepted(args.places.baselines.clone()),
         &args.places.known()?,
-    )?;
+    )?
+    .searched(&args.output);
     let report = judgement.store(&args.output, None)?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     say(format_args!("report: {}", report.display()));

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{CommandError, Places, emit, say};
-use crate::before;
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unwritable};
 use crate::store;
@@ -48,9 +47,8 @@ pub fn run(args: &Report) -> Result<Exit, CommandError> {
     let known = args.places.known()?;
     for name in &args.runs {
         let folder = store::find(name, &args.places.out).map_err(CommandError::usage)?;
-        let judgement = Judgement::new(super::load(&folder)?, &against, &known)?;
-        let history =
-            args.history.as_deref().map(|nights| before::in_folder(&judgement, nights, &known)).transpose()?;
+        let judgement = Judgement::again(&folder, &against, &known)?;
+        let history = args.history.as_deref().map(|nights| judgement.nights(nights, &known)).transpose()?;
         let path = match &args.output {
             Some(path) => {
                 store::write_whole(path, judgement.html(history.as_ref())?.as_bytes()).map_err(unwritable)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stepwatch_record::machine::Machine;
 use stepwatch_record::run::{Asked, Run as StoredRun, RunManifest, Shard};
+use stepwatch_record::trend::History;
 
 use super::{CommandError, Places, emit, say};
 use crate::device::Answer;
@@ -55,6 +56,9 @@ pub struct Run {
     /// Compare with nothing.
     #[arg(long)]
     no_compare: bool,
+    /// Draw the runs of the same scenario in and below this folder, and look for lasting changes in them instead of in the newest of those beside the run.
+    #[arg(long, value_name = "DIR", conflicts_with = "shard")]
+    history: Option<PathBuf>,
     /// Measure where the time goes, in workers of their own after the rounds.
     #[arg(long)]
     profile: bool,
@@ -89,6 +93,9 @@ pub fn run(args: &Run) -> Result<Exit, CommandError> {
     let against = against(args)?;
     // Read before any cell runs: a typo in a waiver must not cost the night that it was written for.
     let known = args.places.known()?;
+    if let Some(folder) = args.history.as_deref().filter(|folder| !folder.is_dir()) {
+        return Err(CommandError::usage(format!("{} is no folder of runs", folder.display())));
+    }
     if let Some(name) = &args.resume {
         return resume(args, name, &against, &known);
     }
@@ -320,7 +327,7 @@ fn sweep(
     drop(writer);
     let again = format!("go on with: stepwatch run --resume {}", quoted(&planned.folder));
     match outcome {
-        Ok(()) => judge(planned, against, known, &args.places.out),
+        Ok(()) => judge(args, planned, against, known),
         Err(Stopped::Interrupted(exit)) => {
             say(format_args!("interrupted: what was measured is kept; {again}"));
             Ok(exit)
@@ -329,7 +336,7 @@ fn sweep(
     }
 }
 
-fn judge(planned: &Planned, against: &Against, known: &KnownFiles, out: &Path) -> Result<Exit, CommandError> {
+fn judge(args: &Run, planned: &Planned, against: &Against, known: &KnownFiles) -> Result<Exit, CommandError> {
     let run = super::load(&planned.folder)?;
     if let Some(shard) = planned.manifest.asked.shard {
         say(format_args!("part {} of {} is measured; judge all parts with `stepwatch merge`", shard.index, shard.of));
@@ -340,17 +347,27 @@ fn judge(planned: &Planned, against: &Against, known: &KnownFiles, out: &Path) -
         return Ok(if all { Exit::Good } else { Exit::CellsFailed });
     }
     let judgement = Judgement::new(run, against, known)?;
-    let report = judgement.store(&planned.folder, None)?;
+    let history = args.history.as_deref().and_then(|nights| earlier(&judgement, nights, known));
+    let judgement = match &history {
+        Some(history) => judgement.over(history),
+        None => judgement.searched(&planned.folder),
+    };
+    let report = judgement.store(&planned.folder, history.as_ref())?;
     emit(&stepwatch_reports::text::render(&judgement.view(), super::colored_stdout()))?;
     emit(&format!("\nreport: {}\n", report.display()))?;
     if let Against::Accepted(baselines) = against {
-        match promotion::promote(&judgement, out, baselines).map_err(unwritable)? {
+        match promotion::promote(&judgement, &args.places.out, baselines).map_err(unwritable)? {
             Promotion::NotAsked => {}
             Promotion::Not(why) => say(format_args!("not a reference by itself: {why}")),
             Promotion::Accepted(path, reason) => say(format_args!("{}: {reason}", path.display())),
         }
     }
     Ok(judgement.exit())
+}
+
+/// The nights before a run that has ended. A folder that cannot be read any more is said: it must not cost the run.
+fn earlier(judgement: &Judgement, folder: &Path, known: &KnownFiles) -> Option<History> {
+    judgement.nights(folder, known).map_err(|error| say(format_args!("warning: {error}"))).ok()
 }
 
 /// A path as a shell takes it.

@@ -78,7 +78,7 @@ fn concluded(
         bounds,
         waivers,
         annotations: annotations_between(&known.annotations, oldest, today),
-        latest_changes: Vec::new(),
+        latest_changes: None,
     }
 }
 

@@ -199,7 +199,7 @@ mod tests {
         for inputs in [example::study(), example::first_on_cpu(), example::hostile()] {
             let (run, summary, conclusion) = &inputs;
             let mut conclusion = conclusion.clone();
-            conclusion.latest_changes = example::latest_changes(&inputs);
+            conclusion.latest_changes = Some(example::latest_changes(&inputs));
             let (view, conclusion) = (View::new(run, summary, &conclusion), &conclusion);
             let with_nights = view.clone().with_history(&example::nights(&inputs, 40), run, conclusion);
             for view in [view, with_nights] {

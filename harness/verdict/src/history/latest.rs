@@ -29,7 +29,7 @@ fn lasting(history: &History, trend: &Trend) -> Option<LatestChange> {
         run: night.run.clone(),
         started: night.started.clone(),
         between: [run(change.earliest)?, run(change.latest)?],
-        effect: change.effect,
+        effect: six_digits(change.effect),
         runs: trend.values.iter().skip(change.night).flatten().count(),
         shared: change.shared,
     })
@@ -48,10 +48,15 @@ fn alone(history: &History, trend: &Trend) -> Option<LatestChange> {
         run: night.run.clone(),
         started: night.started.clone(),
         between: [night.run.clone(), night.run.clone()],
-        effect: value.point / median(&level)? - 1.0,
+        effect: six_digits(value.point / median(&level)? - 1.0),
         runs: 1,
         shared: false,
     })
+}
+
+/// A change to six significant digits, far below any noise: so short a number reads back as it was written, whatever reads it.
+fn six_digits(effect: f64) -> f64 {
+    format!("{effect:.5e}").parse().unwrap_or(effect)
 }
 
 #[cfg(test)]
