@@ -249,7 +249,9 @@ fn sight(judged: &Change, effect: &Effect, policy: &Policy) -> Vec<String> {
 pub(crate) fn rounds_to_see(effect: &Effect, better: Better, policy: &Policy, confidence: f64) -> Option<u32> {
     let sees = |rounds: u32| {
         // The estimate plays no part in what can be seen.
-        decide(&effect.with_rounds(rounds), better, policy, confidence).detectable.is_some_and(|share| share <= policy.detect)
+        decide(&effect.with_rounds(rounds), better, policy, confidence)
+            .detectable
+            .is_some_and(|share| share <= policy.detect)
     };
     if effect.rounds >= MOST_ROUNDS || !sees(MOST_ROUNDS) {
         return None;

@@ -87,21 +87,16 @@ pub struct Shared {
     pub df: f64,
     /// Degrees of freedom of the rest of the error.
     pub own_df: f64,
-    /// Cells that share it.
+    /// Cells that share it and are judged beside one another.
     pub cells: f64,
-}
-
-impl Shared {
     /// The share of a variance between rounds that is not in the mean over the cells.
-    fn own_share(self) -> f64 {
-        1.0 - 1.0 / self.cells
-    }
+    pub own_share: f64,
 }
 
 impl Effect {
     /// Variance of what is the cell's own in the error, if this run had so many rounds.
     fn own_variance(&self, rounds: u32) -> Option<f64> {
-        let share = self.shared.map_or(1.0, Shared::own_share);
+        let share = self.shared.map_or(1.0, |shared| shared.own_share);
         let fixed = self.fixed_variance - self.shared.map_or(0.0, |shared| shared.variance);
         Some(self.round_variance? * share / f64::from(rounds.max(1)) + fixed)
     }
@@ -123,10 +118,7 @@ impl Effect {
     /// The same change as if no other cell were judged beside it, so that its interval is one of its own.
     #[must_use]
     pub fn by_itself(&self) -> Self {
-        let shared = self.shared.map(|shared| Shared { cells: 1.0, ..shared });
-        // The share of the rounds that is in the common part stays there.
-        let round_variance = self.round_variance.map(|all| all * self.shared.map_or(1.0, Shared::own_share));
-        Self { shared, round_variance, ..self.clone() }
+        Self { shared: self.shared.map(|shared| Shared { cells: 1.0, ..shared }), ..self.clone() }
     }
 
     /// Two-sided p value of no change.
@@ -361,8 +353,9 @@ fn effect(
         df: common.df,
         own_df,
         cells: common.series,
+        own_share: 1.0 - 1.0 / common.series,
     });
-    let own_share = shared.map_or(1.0, Shared::own_share);
+    let own_share = shared.map_or(1.0, |shared| shared.own_share);
     let tau2 = own.map_or(0.0, |own| own.variance - explained) * own_share;
     let mut effect = Effect {
         scale: sides.scale,

@@ -9,13 +9,20 @@
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::moderate::Group;
-use super::student::t_quantile;
 
 /// Steps of the sum over the largest own part, in standard normal units.
 const STEP: f64 = 0.125;
+/// The same where few degrees of freedom stretch the steps.
+const FINE_STEP: f64 = 0.03;
 /// A common part under this share of the own standard deviation would fall between two steps; it is taken for that large, which
 /// lengthens the limit by half a percent, and by 3 % where the common part is known from a few repeats only.
 const LEAST_SHARE: f64 = 0.1;
+/// How near, as a share of the level, the chance comes to it.
+const CLOSE: f64 = 1e-4;
+/// Tries at the limit; five to eight are the rule.
+const MOST_TRIES: usize = 60;
+/// Chances under the lowest step and over the highest, the latter beside the level: they stand at those steps.
+const ENDS: (f64, f64) = (0.01, 1e-3);
 /// From so many degrees of freedom on Wallace's normal approximation is as good as the exact sum.
 const MANY: f64 = 40.0;
 
@@ -40,18 +47,33 @@ pub fn limit_together(common: Group, own: Group, count: f64, level: f64) -> Opti
     let beyond = |limit: f64| -> f64 {
         steps.iter().map(|(t, share)| share * survival((limit - own_sd * t) / common_sd, common.df)).sum()
     };
+    // The log of the chance falls almost along a line: regula falsi, with the Illinois rule against a corner that stays.
+    let excess = |limit: f64| (beyond(limit) / level).max(f64::MIN_POSITIVE).ln();
     let (mut low, mut high) = (0.0, common_sd + own_sd);
-    while beyond(high) > level {
-        low = high;
+    let (mut above, mut under) = (excess(low), excess(high));
+    while under > 0.0 {
+        (low, above) = (high, under);
         high *= 2.0;
-        if !high.is_finite() {
+        under = excess(high);
+        if !(high.is_finite() && under.is_finite()) {
             return None;
         }
     }
-    // Twenty halvings: to a millionth.
-    for _ in 0..20 {
-        let middle = f64::midpoint(low, high);
-        if beyond(middle) > level { low = middle } else { high = middle }
+    let mut last_was_low = None;
+    for _ in 0..MOST_TRIES {
+        let next = high - under * (high - low) / (under - above);
+        let there = excess(next);
+        if there > 0.0 {
+            (low, above) = (next, there);
+            under *= if last_was_low == Some(true) { 0.5 } else { 1.0 };
+        } else {
+            (high, under) = (next, there);
+            above *= if last_was_low == Some(false) { 0.5 } else { 1.0 };
+        }
+        if there.abs() < CLOSE {
+            return Some(next);
+        }
+        last_was_low = Some(there > 0.0);
     }
     Some(high)
 }
@@ -59,28 +81,25 @@ pub fn limit_together(common: Group, own: Group, count: f64, level: f64) -> Opti
 /// Values of the largest of `count` t-distributed variables with their probabilities, up to where what is left is small beside
 /// `level`; what lies beyond the last stands there.
 fn steps_of_largest(count: f64, df: f64, level: f64) -> Option<Vec<(f64, f64)>> {
-    let normal = Normal::new(0.0, 1.0).ok()?;
-    // 1 − Φ(z)^count, without losing what is small.
-    let beyond = |z: f64| -(count * (-normal.sf(z)).ln_1p()).exp_m1();
-    let mut steps = Vec::with_capacity(96);
-    let (mut z, mut left) = (normal.inverse_cdf(1e-4_f64.powf(1.0 / count)), 1.0);
-    while left > level * 1e-4 {
-        let rest = beyond(z + STEP / 2.0);
-        steps.push((t_at(z, df, &normal)?, left - rest));
-        (z, left) = (z + STEP, rest);
+    let lowest = Normal::new(0.0, 1.0).ok()?.inverse_cdf(ENDS.0.powf(1.0 / count));
+    let step = if df < MANY { FINE_STEP } else { STEP };
+    // 1 − (1 − p)^count, without losing what is small.
+    let beyond = |t: f64| -(count * (-survival(t, df)).ln_1p()).exp_m1();
+    let mut steps = Vec::with_capacity(64);
+    let (mut z, mut left) = (lowest, 1.0);
+    while left > level * ENDS.1 {
+        let rest = beyond(t_at(z + step / 2.0, df));
+        steps.push((t_at(z, df), left - rest));
+        (z, left) = (z + step, rest);
     }
-    steps.push((t_at(z, df, &normal)?, left));
+    steps.push((t_at(z, df), left));
     Some(steps)
 }
 
-/// The value of Student's t that lies where `z` lies in the standard normal distribution: from [`MANY`] degrees of freedom on by
-/// Wallace's approximation (1959), inverted.
-fn t_at(z: f64, df: f64, normal: &Normal) -> Option<f64> {
-    if df < MANY {
-        return Some(-t_quantile(normal.sf(z), df)?);
-    }
+/// About the value of Student's t that lies where `z` lies in the standard normal distribution (Wallace 1959, inverted).
+fn t_at(z: f64, df: f64) -> f64 {
     let u = z * (8.0 * df + 3.0) / (8.0 * df + 1.0);
-    Some((df * (u * u / df).exp_m1()).sqrt().copysign(z))
+    (df * (u * u / df).exp_m1()).sqrt().copysign(z)
 }
 
 /// The probability that Student's t with `df` degrees of freedom, taken down to a whole number, is above `t`: the finite sums of
@@ -91,7 +110,9 @@ fn survival(t: f64, df: f64) -> f64 {
         return Normal::new(0.0, 1.0).map_or(f64::NAN, |normal| normal.sf(z));
     }
     let whole = df.floor().max(1.0);
-    let (angle, square) = ((t / whole.sqrt()).atan(), whole / (whole + t * t));
+    // Of the angle with tangent t/√ν.
+    let square = whole / (whole + t * t);
+    let (sine, cosine) = (t / (whole + t * t).sqrt(), square.sqrt());
     let odd = whole % 2.0 == 1.0;
     // The sum of products of (k − 1)/k · cos², up to k = df − 2.
     let (mut term, mut sum) = (1.0, 1.0);
@@ -102,10 +123,10 @@ fn survival(t: f64, df: f64) -> f64 {
         k += 2.0;
     }
     let within = if odd {
-        let of_sum = if whole > 1.0 { angle.sin() * angle.cos() * sum } else { 0.0 };
-        2.0 / std::f64::consts::PI * (angle + of_sum)
+        let of_sum = if whole > 1.0 { sine * cosine * sum } else { 0.0 };
+        2.0 / std::f64::consts::PI * ((t / whole.sqrt()).atan() + of_sum)
     } else {
-        angle.sin() * sum
+        sine * sum
     };
     (1.0 - within) / 2.0
 }
@@ -113,6 +134,7 @@ fn survival(t: f64, df: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::t_quantile;
 
     fn limit(common: (f64, f64), own: (f64, f64), count: f64, level: f64) -> f64 {
         let part = |(variance, df)| Group { variance, df };
