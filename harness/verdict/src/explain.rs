@@ -194,21 +194,28 @@ fn error_of(effect: &Effect) -> Option<String> {
     Some(format!("standard error of the change: {error}, {} degrees of freedom", number(effect.df)))
 }
 
-/// What runs of the same code differ by, taken back out of the fixed part of the variance: τ²(1 + 1/R) + σ²·Σ(1/n_r)/R².
+/// What runs of the same code differ by, taken back out of the fixed part of the variance: τ²(1 + 1/R) + σ²·Σ(1/n_r)/R², and what
+/// all cells share.
 fn between_runs(effect: &Effect, round_variance: f64, counts: &[f64]) -> String {
     let runs = counts.len().max(1) as f64;
-    let rounds = round_variance * counts.iter().map(|rounds| 1.0 / rounds).sum::<f64>() / (runs * runs);
-    let variance = (effect.fixed_variance - effect.machine_variance - rounds) / (1.0 + 1.0 / runs);
-    match () {
+    let (shared, own_share) = effect.shared.map_or((0.0, 1.0), |shared| (shared.variance, shared.own_share));
+    let rounds = round_variance * own_share * counts.iter().map(|rounds| 1.0 / rounds).sum::<f64>() / (runs * runs);
+    let of_runs = 1.0 + 1.0 / runs;
+    let variance = (effect.fixed_variance - effect.machine_variance - shared - rounds) / of_runs;
+    let own = match () {
         () if counts.len() < 2 => {
-            "noise between runs of the same code: unknown with one reference run, and in no interval".to_owned()
+            return "noise between runs of the same code: unknown with one reference run, and in no interval"
+                .to_owned();
         }
         // What rounding leaves of a difference of equal variances.
-        () if variance <= effect.fixed_variance * 1e-9 => {
-            "noise between runs of the same code: no more than their rounds explain".to_owned()
-        }
-        () => format!("noise between runs of the same code: {} (sd)", percent(variance.sqrt())),
-    }
+        () if variance <= effect.fixed_variance * 1e-9 => "no more than their rounds explain".to_owned(),
+        () => format!("{} (sd)", percent(variance.sqrt())),
+    };
+    let shared = effect.shared.map_or_else(String::new, |shared| {
+        let sd = percent((shared.variance / of_runs).sqrt());
+        format!("; {sd} (sd, {} degrees of freedom) that all cells of a run share", number(shared.df))
+    });
+    format!("noise between runs of the same code: {own}{shared}")
 }
 
 /// What could have been seen, and how many rounds would decide or see.
