@@ -53,13 +53,30 @@ pub(super) fn why(metric: &Metric, effect: &Effect, decision: &Decision, policy:
             "; a change for the worse under {detectable} would not have been seen reliably, {} is asked for",
             percent(policy.detect)
         ));
+        // An undecided cell was told already.
+        if few_nights(effect) && (decision.verdict != Verdict::Undecided || decision.rounds_to_decide.is_some()) {
+            text.push_str(&format!("; {}", told_by_few(effect)));
+        }
     }
     text
+}
+
+/// Whether too few reference runs tell what all cells of a run share: the quantiles of Student's t are still far out.
+fn few_nights(effect: &Effect) -> bool {
+    effect.shared.is_some_and(|shared| shared.df < 4.0)
+}
+
+fn told_by_few(effect: &Effect) -> String {
+    format!(
+        "{} tell little of what a night does to all cells: accept more",
+        count(effect.runs as usize, "reference run")
+    )
 }
 
 fn undecided(estimate: &str, range: &str, effect: &Effect, decision: &Decision, policy: &Policy) -> String {
     let remedy = match decision.rounds_to_decide {
         Some(rounds) => format!("about {} in all would decide", count(rounds as usize, "round")),
+        None if few_nights(effect) => format!("more rounds would not decide it, {}", told_by_few(effect)),
         None if effect.runs > 1 => {
             "more rounds would not decide it, the reference runs differ too much among themselves".to_owned()
         }

@@ -190,6 +190,26 @@ fn few_cells_and_few_reference_runs() {
 }
 
 #[test]
+#[ignore = "a measurement: run it alone, with --nocapture; its figures stand in METHOD.md"]
+fn what_few_reference_runs_find() {
+    let trials = 4000;
+    for (name, night_sd) in [("nights alike", 0.0), ("nights of all differ by 0.2 %", 0.002)] {
+        for cells in [4, 20, 100] {
+            for runs in [1, 2, 3, 5, 10] {
+                let family = Family { round_sd: |_| 0.005, run_sd: 0.0, night_sd, runs, rounds: 5, cells };
+                let outcome = simulate(&family, 0.02, trials, 78_000 + cells as u64);
+                let share = |hits: usize| 100.0 * hits as f64 / trials as f64;
+                println!(
+                    "{name}, {cells} cells, {runs} reference runs: 2 % slower found {:.1} %, blind {:.1} %",
+                    share(outcome.first_regressed),
+                    share(outcome.first_blind)
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn rounds_at_two_clocks_are_no_regressions_of_the_code() {
     let (trials, mut random, run) = (1000, Random::seeded(13), planned());
     let mut night = || {

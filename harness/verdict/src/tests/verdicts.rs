@@ -323,3 +323,17 @@ fn a_run_that_was_not_finished_says_so_and_what_it_measured() {
     let failed = judge(&failed, &[]);
     assert!(failed.headline.starts_with("2 of 2 cells are failed or missing: a: crashed"), "{}", failed.headline);
 }
+
+#[test]
+fn what_two_nights_cannot_tell_is_said() {
+    let all = |factor: f64| {
+        ["a", "b", "c", "d"].iter().fold(Script::new("run"), |script, name| script.cell(name, &scaled(factor)))
+    };
+    let two = judge(&all(1.0), &[all(0.99), all(1.01)]);
+    let change = find(&two, "a", "tokens_per_second");
+    assert_eq!((change.verdict, change.blind), (Verdict::Undecided, true), "{change:?}");
+    assert!(change.why.contains("2 reference runs tell little of what a night does to all cells: accept more"));
+    // Six such nights tell it.
+    let six = judge(&all(1.0), &[0.99, 1.01, 0.99, 1.01, 0.99, 1.01].map(all));
+    assert!(!find(&six, "a", "tokens_per_second").why.contains("tell little"), "{six:?}");
+}
