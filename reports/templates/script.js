@@ -104,7 +104,8 @@ function panel(groups, rows, columns, metric) {
   groups.forEach(function (group) {
     var cells = group[1], body = table.createTBody();
     if (!alone) {
-      var title = make('th', group[0], 'group');
+      var title = make('th', '', 'group');
+      title.append(make('span', group[0]));
       title.scope = 'rowgroup';
       title.colSpan = across.length + 1;
       body.insertRow().appendChild(title);
