@@ -1,12 +1,12 @@
 //! What of a change is the machine's: the canary as a covariate of the rounds and of the runs, with what is not known of its
 //! coefficients kept for the intervals.
 //!
-//! Model, on the log scale: y(c, r, j) = μ(c) + a(c)·(x(c, r, j) − X(r)) + (β + δ(c))·X(r) + what [`super::effect`] says, where
+//! Model, on the log scale: y(c, r, j) = μ(c) + a(c)·(x(c, r, j) − X(r)) + (β + δ(c))·X(r) + what [`super::estimate`] says, where
 //! x is the canary of round j and X its level in run r. The two coefficients are apart because readings are noisy and levels
 //! are not. Coefficients of cells are drawn towards a common one by as much as the cells agree (DerSimonian and Laird 1986).
 
 use super::canary::{Moved, share_of_noise};
-use super::effect::Sides;
+use super::estimate::Sides;
 use crate::stats;
 
 /// How a step's speed follows the canary's product before anything is known: one bound by memory or by the host follows less

@@ -5,6 +5,7 @@ mod canary;
 mod cause;
 mod decide;
 mod effect;
+mod estimate;
 mod machine;
 mod words;
 
@@ -15,7 +16,8 @@ use stepwatch_record::run::{Better, End, Metric, Run};
 
 pub use canary::{Canary, Shift};
 pub use decide::{Decision, POWER, decide};
-pub use effect::{Effect, Scale, Shared, effects};
+pub use effect::{Effect, Scale, Shared};
+pub use estimate::effects;
 
 use self::cause::{Ends, Spent};
 use crate::figures::{CHECKED_ONCE, Omission, omissions};

@@ -61,9 +61,12 @@ pub(super) fn why(metric: &Metric, effect: &Effect, decision: &Decision, policy:
     text
 }
 
-/// Whether too few reference runs tell what all cells of a run share: the quantiles of Student's t are still far out.
+/// Under so many degrees of freedom the quantiles of Student's t are far out.
+const FEW: f64 = 4.0;
+
+/// Whether too few reference runs tell what all cells of a run share.
 fn few_nights(effect: &Effect) -> bool {
-    effect.shared.is_some_and(|shared| shared.df < 4.0)
+    effect.shared.is_some_and(|shared| shared.df < FEW)
 }
 
 fn told_by_few(effect: &Effect) -> String {

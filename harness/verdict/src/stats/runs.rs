@@ -37,10 +37,10 @@ pub struct Common {
 ///
 /// Series with as many repeats as the longest are taken apart into the shift that all share in a repeat (the machine had a
 /// slow night) and a scatter of their own, moderated over the series. Without that, twenty series that move together would count
-/// as twenty observations. Other series, and fewer than three, use their own scatter. `explained` is what the observations within a repeat explain of
-/// the variance of its mean, with its degrees of freedom: where the series together show that repeats add little to it, their
-/// own scatter is that, and the little. `spent` degrees of freedom went into what was taken out of the means before. `None`
-/// with fewer than two repeats.
+/// as twenty observations. Other series, and fewer than three, use their own scatter. `explained` is what the observations within
+/// a repeat explain of the variance of its mean, with its degrees of freedom: where the series together show that repeats add
+/// little to it, their own scatter is that, and the little. `spent` degrees of freedom went into what was taken out of the means
+/// before. `None` with fewer than two repeats.
 #[must_use]
 pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64, floor: f64) -> Vec<Option<Between>> {
     let longest = means.iter().map(Vec::len).max().unwrap_or(0);

@@ -47,33 +47,37 @@ pub fn limit_together(common: Group, own: Group, count: f64, level: f64) -> Opti
     let beyond = |limit: f64| -> f64 {
         steps.iter().map(|(t, share)| share * survival((limit - own_sd * t) / common_sd, common.df)).sum()
     };
-    // The log of the chance falls almost along a line: regula falsi, with the Illinois rule against a corner that stays.
-    let excess = |limit: f64| (beyond(limit) / level).max(f64::MIN_POSITIVE).ln();
-    let (mut low, mut high) = (0.0, common_sd + own_sd);
+    crossing(|limit| (beyond(limit) / level).max(f64::MIN_POSITIVE).ln(), common_sd + own_sd)
+}
+
+/// Where a falling function that is positive at 0 comes to 0, looked for from `first` on: regula falsi, for a logarithm of a chance
+/// falls almost along a line, with the Illinois rule against an end that stays.
+fn crossing(excess: impl Fn(f64) -> f64, first: f64) -> Option<f64> {
+    let (mut low, mut high) = (0.0, first);
     let (mut above, mut under) = (excess(low), excess(high));
     while under > 0.0 {
         (low, above) = (high, under);
         high *= 2.0;
         under = excess(high);
-        if !(high.is_finite() && under.is_finite()) {
-            return None;
-        }
     }
-    let mut last_was_low = None;
+    if !(above.is_finite() && under.is_finite()) {
+        return None;
+    }
+    let mut before = 0.0;
     for _ in 0..MOST_TRIES {
         let next = high - under * (high - low) / (under - above);
         let there = excess(next);
-        if there > 0.0 {
-            (low, above) = (next, there);
-            under *= if last_was_low == Some(true) { 0.5 } else { 1.0 };
-        } else {
-            (high, under) = (next, there);
-            above *= if last_was_low == Some(false) { 0.5 } else { 1.0 };
-        }
         if there.abs() < CLOSE {
             return Some(next);
         }
-        last_was_low = Some(there > 0.0);
+        // Twice on one side: the other end counts for half.
+        let stays = if there * before > 0.0 { 0.5 } else { 1.0 };
+        if there > 0.0 {
+            (low, above, under) = (next, there, under * stays);
+        } else {
+            (high, under, above) = (next, there, above * stays);
+        }
+        before = there;
     }
     Some(high)
 }

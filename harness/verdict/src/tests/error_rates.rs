@@ -107,6 +107,10 @@ fn simulate(family: &Family, shift: f64, trials: usize, seed: u64) -> Outcome {
     outcome
 }
 
+fn percent(hits: usize, trials: usize) -> f64 {
+    100.0 * hits as f64 / trials as f64
+}
+
 /// A spread by the number of the cell.
 type SpreadOf = fn(usize) -> f64;
 
@@ -179,11 +183,10 @@ fn few_cells_and_few_reference_runs() {
         for cells in [4, 8, 20] {
             let family = Family { round_sd, run_sd, night_sd, runs, rounds, cells };
             let outcome = simulate(&family, 0.0, trials, 77_000 + cells as u64);
-            let share = |hits: usize| 100.0 * hits as f64 / trials as f64;
             println!(
                 "{name}, {runs} reference runs, {rounds} rounds, {cells} cells: any false red {:.2} %, better {:.2} %",
-                share(outcome.any_regressed),
-                share(outcome.improved)
+                percent(outcome.any_regressed, trials),
+                percent(outcome.improved, trials)
             );
         }
     }
@@ -198,11 +201,10 @@ fn what_few_reference_runs_find() {
             for runs in [1, 2, 3, 5, 10] {
                 let family = Family { round_sd: |_| 0.005, run_sd: 0.0, night_sd, runs, rounds: 5, cells };
                 let outcome = simulate(&family, 0.02, trials, 78_000 + cells as u64);
-                let share = |hits: usize| 100.0 * hits as f64 / trials as f64;
                 println!(
                     "{name}, {cells} cells, {runs} reference runs: 2 % slower found {:.1} %, blind {:.1} %",
-                    share(outcome.first_regressed),
-                    share(outcome.first_blind)
+                    percent(outcome.first_regressed, trials),
+                    percent(outcome.first_blind, trials)
                 );
             }
         }
