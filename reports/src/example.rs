@@ -105,6 +105,7 @@ pub fn first_on_cpu() -> Inputs {
         sentence: "FP8 is emulated on this CPU: the numbers are real, the speed says nothing of a GPU".into(),
         evidence: vec!["8 of 14 cells compute FP8 by exact rounding".into()],
         next_step: "run the same scenario on a GPU with FP8".into(),
+        command: String::new(),
         cells: Vec::new(),
     }];
     (run, summary, conclusion)
@@ -167,6 +168,7 @@ pub fn hostile() -> Inputs {
         finding.sentence = nasty[0].into();
         finding.evidence = nasty.map(String::from).to_vec();
         finding.next_step = nasty[4].into();
+        finding.command = nasty[0].into();
     }
     for claim in &mut made.conclusion.claims {
         claim.text = nasty[1].into();
@@ -792,6 +794,7 @@ fn findings(bf16: &CellId, fp8: &CellId) -> Vec<Finding> {
                 "quantise 310 ms, transpose 121 ms, amax 92 ms of 860 ms".into(),
             ],
             next_step: "Compare at compile = full, where fusion takes these ops away.".into(),
+            command: String::new(),
             cells: vec![fp8.clone(), bf16.clone()],
         },
         Finding {
@@ -800,6 +803,7 @@ fn findings(bf16: &CellId, fp8: &CellId) -> Vec<Finding> {
             sentence: "“compiled FP8 is 1.7 times compiled BF16” is refuted: 1.11 × (1.10…1.12)".into(),
             evidence: vec!["at dim 1024 the bound is 1.50 ×: attention and loss stay in bf16".into()],
             next_step: "Measure 8b-slice, where GEMMs are 82 % of the step.".into(),
+            command: format!("stepwatch explain 20261128T101441Z-cb5a95 '{fp8}' '{bf16}'"),
             cells: vec![fp8.clone(), bf16.clone()],
         },
         Finding {
@@ -808,6 +812,7 @@ fn findings(bf16: &CellId, fp8: &CellId) -> Vec<Finding> {
             sentence: "The GPU ran at its power cap in 11 of 14 cells".into(),
             evidence: vec!["SM clock 1.41…1.75 GHz of 1.98 GHz at 700 W".into()],
             next_step: String::new(),
+            command: String::new(),
             cells: Vec::new(),
         },
     ]

@@ -18,7 +18,7 @@
 //! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples` |
 //! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |
 //! | `claims[]` | `text`, `metric`, `asserts`, `gate`, `verdict`, `pairs[]` of `of`, `over`, `verdict`, `ratio`, `low`, `high`, `why` |
-//! | `findings[]` | `kind`, `severity`, `sentence`, `evidence[]`, `next_step`, `cells[]` |
+//! | `findings[]` | `kind`, `severity`, `sentence`, `evidence[]`, `next_step`, `command` (may be empty), `cells[]` |
 //! | `waivers[]` | `cell` (as written), `cells[]`, `metric`, `limit`, `owner`, `expires`, `reason`, `state` (`waives`, `exceeded`, `expired`, `unused`), `sentence` |
 //! | `annotations[]` | `date`, `text`, `cells[]` (empty: all) |
 //! | `waterfalls[]` | `from`, `to`, `steps[]` of `class`, `from_seconds`, `to_seconds`; saved from the page the first 16 |
@@ -234,6 +234,7 @@ fn finding(finding: &FindingView) -> Value {
         "sentence": finding.sentence,
         "evidence": finding.evidence,
         "next_step": finding.next_step,
+        "command": finding.command,
         "cells": ids(&finding.cells),
     })
 }

@@ -284,7 +284,7 @@ fn findings(findings: &[FindingView], page: &mut Page) {
             page.line(&format!("  - {}", plain(line)));
         }
         if !finding.next_step.is_empty() {
-            page.line(&format!("  - → {}", plain(&finding.next_step)));
+            page.line(&format!("  - → {}{}", plain(&finding.next_step), command(&finding.command)));
         }
     }
 }
@@ -295,9 +295,13 @@ fn next_steps(view: &View, page: &mut Page) {
     }
     page.heading("What now");
     for (number, step) in view.next_steps.iter().enumerate() {
-        let command = if step.command.is_empty() { String::new() } else { format!(" {}", code(&step.command)) };
-        page.line(&format!("{}. {}{command}", number + 1, plain(&step.text)));
+        page.line(&format!("{}. {}{}", number + 1, plain(&step.text), command(&step.command)));
     }
+}
+
+/// A command behind a sentence; nothing where there is none.
+fn command(command: &str) -> String {
+    if command.is_empty() { String::new() } else { format!(" {}", code(command)) }
 }
 
 fn changes(view: &View, page: &mut Page) {

@@ -262,6 +262,9 @@ fn findings(view: &View, page: &mut Page) {
         if !finding.next_step.is_empty() {
             page.line(&format!("      → {}", finding.next_step));
         }
+        if !finding.command.is_empty() {
+            page.line(&format!("        {}", finding.command));
+        }
     }
 }
 

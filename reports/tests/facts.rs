@@ -129,7 +129,9 @@ fn claims_findings_and_waivers_stand_in_every_form() {
     for finding in &forms.view.findings {
         forms.people_read("finding", &finding.sentence);
         assert!(told.contains(&finding.sentence.as_str()));
-        for line in finding.evidence.iter().chain(Some(&finding.next_step)).filter(|line| !line.is_empty()) {
+        for line in
+            finding.evidence.iter().chain([&finding.next_step, &finding.command]).filter(|line| !line.is_empty())
+        {
             forms.people_read("evidence", line);
         }
     }

@@ -78,6 +78,9 @@ pub struct Finding {
     /// What to do next, one sentence; empty if nothing.
     #[serde(default)]
     pub next_step: String,
+    /// The shell command that does it; empty where it takes more than a command.
+    #[serde(default)]
+    pub command: String,
     /// The cells it speaks of; empty when it speaks of the run.
     #[serde(default)]
     pub cells: Vec<CellId>,

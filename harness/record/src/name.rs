@@ -40,7 +40,7 @@ impl Names {
         self.0.get(id).map_or_else(|| id.readable(), String::as_str)
     }
 
-    /// A text for people, with names where it has ids. A command that names a cell is no such text: it needs the id.
+    /// A text for people, or a command of theirs, with names where it has ids.
     #[must_use]
     pub fn said(&self, text: &str) -> String {
         if !text.contains('~') {

@@ -219,6 +219,9 @@ fn findings_of(judgement: &Judgement, cells: &[&CellId], text: &mut String) -> s
         if !finding.next_step.is_empty() {
             writeln!(text, "  next: {}", finding.next_step)?;
         }
+        if !finding.command.is_empty() {
+            writeln!(text, "  $ {}", finding.command)?;
+        }
     }
     Ok(())
 }

@@ -109,6 +109,7 @@ fn wrong_label(name: &str, dims: &Dims, label: &str, declared: f64) -> Option<Fi
         next_step: nearest.first().map_or_else(String::new, |proposal| {
             format!("write params = \"{}\", or use {} for {label}", millions(built).replace(' ', ""), proposal.dims)
         }),
+        command: String::new(),
         cells: Vec::new(),
     })
 }

@@ -59,10 +59,12 @@ fn concluded(
     let mut claims = claims::judge(run, summary);
     let bounds = bounds::all(run, summary);
     let mut findings = findings::all(comparison, &changes, &claims, &bounds, extra);
-    // Whatever was said of a cell by its id, people read its name. Next steps are commands, and keep the id.
+    // Whatever was said of a cell by its id, people read its name; commands take either.
     let names = Names::of(&run.manifest.cells);
     let pairs = claims.iter_mut().flat_map(|claim| &mut claim.pairs).map(|pair| &mut pair.why);
-    let texts = findings.iter_mut().flat_map(|finding| finding.evidence.iter_mut().chain([&mut finding.sentence]));
+    let texts = findings
+        .iter_mut()
+        .flat_map(|finding| finding.evidence.iter_mut().chain([&mut finding.sentence, &mut finding.command]));
     pairs.chain(texts).for_each(|text| *text = names.said(text));
     Conclusion {
         run: run.manifest.id.clone(),

@@ -7,8 +7,13 @@ use stepwatch_record::run::{Round, Run};
 
 use crate::claims::emulated;
 use crate::compare::{Comparison, OTHER_SIDE_MISSING, ROUNDS_MISSING};
+use crate::contest::{self, SPEED};
 use crate::findings::Crowd;
-use crate::wording::{change, change_range, count, percent};
+use crate::ratio::{Ratio, Ratios};
+use crate::wording::{change, change_range, count, number, percent};
+
+/// The workload that is Stepwatch's own step.
+const BUILTIN: &str = "builtin";
 
 /// One sentence without a full stop.
 pub(crate) fn headline(
@@ -100,7 +105,8 @@ fn recorded_of_planned(run: &Run) -> String {
 
 /// A run without a reference: what it showed by itself, and what to do next.
 fn first_run(comparison: &Comparison<'_>, claims: &[JudgedClaim], total: usize) -> String {
-    let mut parts = vec![format!("{} measured", count(total, "cell"))];
+    let mut parts: Vec<String> = fp8_at_best(comparison).into_iter().collect();
+    parts.push(format!("{} measured", count(total, "cell")));
     let of_verdict = |verdict| claims.iter().filter(|claim| claim.verdict == verdict).collect::<Vec<_>>();
     let refuted = of_verdict(ClaimVerdict::Refuted);
     if let [claim] = refuted[..] {
@@ -108,15 +114,50 @@ fn first_run(comparison: &Comparison<'_>, claims: &[JudgedClaim], total: usize) 
     } else if !refuted.is_empty() {
         parts.push(format!("{} refuted", count(refuted.len(), "claim")));
     }
-    let confirmed = of_verdict(ClaimVerdict::Confirmed).len();
-    if confirmed > 0 {
-        parts.push(format!("{} confirmed", count(confirmed, "claim")));
+    for (verdict, word) in [(ClaimVerdict::Confirmed, "confirmed"), (ClaimVerdict::Undecided, "undecided")] {
+        let claims = of_verdict(verdict).len();
+        if claims > 0 {
+            parts.push(if refuted.len() > 1 {
+                format!("{claims} {word}")
+            } else {
+                format!("{} {word}", count(claims, "claim"))
+            });
+        }
     }
     if comparison.summary.cells.iter().any(|cell| emulated(comparison.run, &cell.cell.id)) {
         parts.push("FP8 is emulated on this CPU, so no speed claim is drawn".to_owned());
     }
-    parts.push("no reference yet: accept this run with `stepwatch baseline accept`".to_owned());
+    parts.push("no reference yet".to_owned());
     parts.join("; ")
+}
+
+/// What people ask of a study: the fastest FP8 over the fastest BF16, by program; over how many models and batches, if several.
+fn fp8_at_best(comparison: &Comparison<'_>) -> Option<String> {
+    let ratios = Ratios::new(comparison.summary, SPEED);
+    let mut programs: Vec<(&str, Vec<Ratio>)> = Vec::new();
+    for contest in &contest::all(comparison.run, comparison.summary) {
+        let Some(ratio) = contest.fp8_over_bf16(&ratios) else { continue };
+        match programs.iter_mut().find(|(program, _)| *program == contest.workload()) {
+            Some((_, found)) => found.push(ratio),
+            None => programs.push((contest.workload(), vec![ratio])),
+        }
+    }
+    let said = |(program, found): &(&str, Vec<Ratio>)| {
+        let with = if *program == BUILTIN { String::new() } else { format!(" with {program}") };
+        match found[..] {
+            [Ratio { point, low, high }] => {
+                format!("{} × BF16{with} ({}…{})", number(point), number(low), number(high))
+            }
+            _ => {
+                let (low, high) = found
+                    .iter()
+                    .fold((f64::INFINITY, 0.0_f64), |(low, high), ratio| (low.min(ratio.point), high.max(ratio.point)));
+                format!("{}…{} × BF16{with} over {} models and batches", number(low), number(high), found.len())
+            }
+        }
+    };
+    let said: Vec<String> = programs.iter().map(said).collect();
+    (!said.is_empty()).then(|| format!("FP8 is at best {}", said.join(", ")))
 }
 
 /// A run that was compared and has nothing red.

@@ -9,6 +9,7 @@ pub mod claims;
 pub mod compare;
 pub mod compatible;
 mod conclude;
+mod contest;
 pub mod explain;
 pub mod figures;
 pub mod findings;

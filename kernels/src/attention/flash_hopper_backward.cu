@@ -1,15 +1,20 @@
-// Gradients of tiled attention in bf16 for Hopper: warpgroup products, bulk copies, warps that only fetch and warps that only
-// write. A block owns 128 keys and goes through the queries that see them, from the diagonal on; its gradients of keys and
-// values stay in registers, and its part of every query's gradient is added in global memory, in fp32. Source of the schedule:
-// Shah et al. 2024 (FlashAttention-3).
+// Gradients of tiled attention in bf16 for Hopper: warpgroup products, bulk copies, warps that only fetch, that only write and
+// that only finish. A block owns 128 keys and goes through the queries that see them, from the diagonal on; its gradients of keys
+// and values stay in registers, and its part of every query's gradient is added in global memory, in fp32. Source of the
+// schedule: Shah et al. 2024 (FlashAttention-3).
 //
 // Blocks add to a tile of queries as they come, to sums that were zeroed, or in a fixed order: the last block that sees it first,
 // which stores instead. Then results repeat bit for bit, and nothing needs zeroing. As blocks are taken in that order, the one
 // that is waited for is always at work.
 //
+// The sums are a ring of some heads, small enough for the second-level cache. A warp of every block, whatever the block is at,
+// takes parts of the sums in the order of heads, waits until all blocks have added, writes them as bf16 and leaves zeroes. Only
+// then the head that has the same place in the ring is added to. Nobody waits in a circle: who adds waits for earlier heads of
+// keys alone (the ring holds all heads that share), or in a fixed order for earlier blocks, and those were taken before.
+//
 // Where query heads share keys and values, a block goes through the queries of all of them.
 //
-// Long because its warps play three parts of one protocol of barriers, which is read together or not at all.
+// Long because its warps play four parts of one protocol of barriers, which is read together or not at all.
 #include "hopper.cuh"
 #include "reduce.cuh"
 
@@ -19,7 +24,10 @@ static constexpr int KEYS = 128;
 static constexpr int STAGES = 2;
 static constexpr int GROUPS = 2;
 
-// What a block is made of: one warpgroup that fetches and writes, and two that compute 64 keys each.
+// Of a part's sums: no more turns, they are written as bf16 and another head may use their place.
+static constexpr int FINISHED = -1;
+
+// What a block is made of: one warpgroup that fetches, writes and finishes, and two that compute 64 keys each.
 template <int D>
 struct Layout {
     static constexpr int QUERIES = D == 64 ? 128 : 64;
@@ -30,19 +38,31 @@ struct Layout {
     // Of the queries of one tile, log-sum-exps and then deltas.
     static constexpr unsigned ROW_BYTES = 2 * QUERIES * 4;
     static constexpr unsigned PAIR_BYTES = KEYS * QUERIES * 2;
-    // A group's part of a tile's gradient: 64 × 64 in fp32.
-    static constexpr unsigned PART_BYTES = 64 * 64 * 4;
+    // A group's part of a tile's gradient: 64 × 64 in fp32. Zeroes are written from a quarter as many.
+    static constexpr unsigned PART_BYTES = 64 * 64 * 4, ZERO_BYTES = PART_BYTES / 4;
     // From the first 1024-byte boundary.
     static constexpr unsigned VALUES_AT = BLOCKS * KEY_BYTES, QUERIES_AT = 2 * VALUES_AT;
     static constexpr unsigned GRADIENTS_AT = QUERIES_AT + STAGES * QUERY_BYTES, PAIRS_AT = GRADIENTS_AT + STAGES * QUERY_BYTES;
     static constexpr unsigned PARTS_AT = PAIRS_AT + PAIR_BYTES, ROWS_AT = PARTS_AT + GROUPS * PART_BYTES;
-    static constexpr unsigned BARRIERS_AT = ROWS_AT + STAGES * ROW_BYTES;
+    static constexpr unsigned SUMMED_AT = ROWS_AT + STAGES * ROW_BYTES, ZEROES_AT = SUMMED_AT + PART_BYTES;
+    static constexpr unsigned BARRIERS_AT = ZEROES_AT + ZERO_BYTES;
 };
 
-// tiles: of one head's queries; blocks: of its keys.
+// tiles: of one head's queries; blocks: of its keys; ring: tiles that there are sums for, of whole heads.
 struct Work {
-    int seq, heads, kv_heads, problems, tiles, blocks, causal;  // problems: B·Hkv
+    int seq, heads, kv_heads, problems, tiles, blocks, causal, ring;  // problems: B·Hkv
     float scale;
+
+    // The last block that sees a tile of a head.
+    template <int QUERIES>
+    __device__ __forceinline__ int last(int tile) const {
+        return causal ? tile / (KEYS / QUERIES) : blocks - 1;
+    }
+
+    // Where the sums of a part lie in the ring.
+    __device__ __forceinline__ float* part(float* sums, int tile, int group) const {
+        return sums + (long long)(tile % ring * GROUPS + group) * (64 * 64);
+    }
 };
 
 // head: of keys; sharing: the heads of queries that read it; first: the first tile of queries that sees the block.
@@ -85,7 +105,8 @@ struct Barriers {
     __device__ __forceinline__ unsigned gradient_empty(int i) const { return base + 8 * (2 * BLOCKS + 3 * STAGES + i); }
     __device__ __forceinline__ unsigned part_full(int i) const { return base + 8 * (2 * BLOCKS + 4 * STAGES + i); }
     __device__ __forceinline__ unsigned part_empty(int i) const { return base + 8 * (2 * BLOCKS + 4 * STAGES + GROUPS + i); }
-    static constexpr unsigned BYTES = 8 * (2 * BLOCKS + 4 * STAGES + 2 * GROUPS);
+    __device__ __forceinline__ unsigned summed_full() const { return base + 8 * (2 * BLOCKS + 4 * STAGES + 2 * GROUPS); }
+    static constexpr unsigned BYTES = 8 * (2 * BLOCKS + 4 * STAGES + 2 * GROUPS + 1);
 };
 
 // Where in a ring of tiles: advances stage by stage, the parity changes at every turn.
@@ -154,14 +175,40 @@ static __device__ __forceinline__ void fetch(const TensorMap* qkv, const TensorM
     }
 }
 
-// The one thread that adds a group's parts of the queries' gradients. `sums` are (B·H, tiles, groups, 64 · 64), elements in
-// the order in which threads hold them; `turns` (B·H, tiles, groups) count the blocks that have added.
+// Waits until this many blocks have added to a part, or until it is FINISHED, so that the copy engine may touch its sums. `nap`:
+// between two looks, ns.
+static __device__ __forceinline__ void wait_turn(const int* turns, int turn, unsigned nap) {
+    for (int found;;) {
+        asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(found) : "l"(turns) : "memory");
+        if (found == turn) break;
+        if (nap > 0) __nanosleep(nap);
+    }
+    // What was acquired is ordinary memory's, what follows is the copy engine's: PTX ISA, "Async proxy".
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
+// Tells of a part that is written when all but the last UNDER_WAY of this thread's copies out are. No fence: completion has one
+// (PTX ISA, "Async proxy").
+template <int UNDER_WAY>
+static __device__ __forceinline__ void tell(int* turns, int& untold) {
+    if (untold < 0) return;
+    copy_out_written<UNDER_WAY>();
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(turns + untold) : "memory");
+    untold = -1;
+}
+
+// The one thread that adds a group's parts of the queries' gradients. `sums` are (ring, groups, 64 · 64), elements in the order
+// in which threads hold them; `turns` (B·H, tiles, groups) count the blocks that have added.
+//
+// As blocks come, a part is told of one part later: by then it is written, and the next one on its way. At a block's end it is
+// told of at once: what a block keeps to itself while it waits for earlier heads of keys is then of its own head of keys.
 template <int D, bool ORDERED>
 static __device__ __forceinline__ void write(
     float* sums, int* turns, const Work& w, unsigned memory, const int* taken, Barriers<Layout<D>::BLOCKS> bars, int group) {
     using L = Layout<D>;
     const unsigned part = memory + L::PARTS_AT + group * L::PART_BYTES;
     unsigned parity = 0;
+    int untold = -1;
     for (int turn = 0;; ++turn) {
         const int buffer = turn % L::BLOCKS;
         barrier_wait(bars.block_full(buffer), turn / L::BLOCKS & 1);
@@ -172,26 +219,23 @@ static __device__ __forceinline__ void write(
         const int first = (int)p.queries(0, w) * w.tiles;
         for (int tile = first + p.first, end = first + w.tiles;; parity ^= 1) {
             const int at = tile * GROUPS + group;
-            float* sum = sums + (long long)at * (64 * 64);
+            float* sum = w.part(sums, tile, group);
             // Blocks that add first.
-            const int before = (w.causal ? (tile - end + w.tiles) / (KEYS / L::QUERIES) : w.blocks - 1) - p.block;
+            const int before = w.last<L::QUERIES>(tile - end + w.tiles) - p.block;
+            if (ORDERED && before > 0) wait_turn(turns + at, before, 0);
+            else if (tile >= w.ring) wait_turn(turns + at - w.ring * GROUPS, FINISHED, 100);
             barrier_wait(bars.part_full(group), parity);
-            if (ORDERED && before > 0) {
-                int done;
-                do {
-                    asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(done) : "l"(turns + at) : "memory");
-                } while (done != before);
-                asm volatile("fence.proxy.async;" ::: "memory");
-            }
             if (ORDERED && before == 0) copy_bytes_out(sum, part, L::PART_BYTES);
             else add_floats_out(sum, part, L::PART_BYTES);
             copy_out_commit();
             copy_out_read();
             barrier_arrive(bars.part_empty(group));
             if (ORDERED) {
-                copy_out_written();
-                asm volatile("fence.proxy.async;" ::: "memory");
-                asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(turns + at), "r"(before + 1) : "memory");
+                untold = at;
+                tell<0>(turns, untold);
+            } else {
+                tell<1>(turns, untold);
+                untold = at;
             }
             if (++tile < end) continue;
             if (end == first + p.sharing * w.tiles) break;
@@ -199,8 +243,84 @@ static __device__ __forceinline__ void write(
             end += w.tiles;
         }
         parity ^= 1;
+        tell<0>(turns, untold);
     }
     // Copies that still read shared memory are over: every one was waited for.
+}
+
+// Eight columns of a row in one store; pair i of four stands at i ^ `swapped` % 4.
+static __device__ __forceinline__ void store_swapped(bf16* to, const unsigned (&pairs)[4], int swapped) {
+    const bool one = swapped & 1, two = swapped & 2;
+    const unsigned a = one ? pairs[1] : pairs[0], b = one ? pairs[0] : pairs[1];
+    const unsigned c = one ? pairs[3] : pairs[2], d = one ? pairs[2] : pairs[3];
+    *reinterpret_cast<uint4*>(to) = make_uint4(two ? c : a, two ? d : b, two ? a : c, two ? b : d);
+}
+
+// The warp that finishes: sums of the queries' gradients to bf16. Takes parts off `next` until none are left, and goes through a
+// part in eight steps of 8 rows: 8 columns of two rows a lane.
+template <int D, bool ORDERED>
+static __device__ __forceinline__ void finish(
+    float* sums, int* turns, int* next, bf16* dqkv, const Work& w, unsigned memory, unsigned full) {
+    using L = Layout<D>;
+    const int lane = threadIdx.x & 31, packed = (w.heads + 2 * w.kv_heads) * D;
+    const unsigned zeroes = memory + L::ZEROES_AT;
+    if (!ORDERED) {
+#pragma unroll 1
+        for (unsigned at = zeroes + lane * 16; at < zeroes + L::ZERO_BYTES; at += 512)
+            asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
+        fence_async();
+        __syncwarp();
+    }
+    // Eight lanes that read at once have 4 vectors of each of two rows, all in different banks.
+    const int v = (lane & 3) + (lane >> 1 & 4), low = (lane >> 2 & 1) + (lane >> 4) * 2;
+    for (unsigned parity = 0;; parity ^= 1) {
+        int at = lane == 0 ? atomicAdd(next, 1) : 0;
+        at = __shfl_sync(0xffffffffu, at, 0);
+        const int tile = at / GROUPS, group = at % GROUPS, problem = tile / w.tiles, of_head = tile - problem * w.tiles;
+        if (problem / w.heads * w.kv_heads >= w.problems) return;
+        float* sum = w.part(sums, tile, group);
+        if (lane == 0) {
+            wait_turn(turns + at, w.last<L::QUERIES>(of_head) + 1, 200);
+            barrier_expect(full, L::PART_BYTES);
+            copy_bytes_in(memory + L::SUMMED_AT, sum, L::PART_BYTES, full);
+        }
+        // No lane may sleep at the barrier while the first still has to start what it waits for.
+        __syncwarp();
+        barrier_wait(full, parity);
+        if (!ORDERED && lane == 0) {
+            for (int i = 0; i < 4; ++i) copy_bytes_out(sum + i * (L::ZERO_BYTES / 4), zeroes, L::ZERO_BYTES);
+            copy_out_commit();
+        }
+        const int query = of_head * L::QUERIES + (D == 64 ? group * 64 : 0) + low;
+        bf16* to = dqkv + ((long long)(problem / w.heads) * w.seq + query) * packed + problem % w.heads * D +
+                   (D == 64 ? 0 : group * 64) + v * 8;
+        unsigned from = memory + L::SUMMED_AT + v * 2048 + low * 64 + (v & 3) * 16;
+#pragma unroll 1
+        for (int k = 0, left = w.seq - query; k < 8; ++k) {
+            unsigned a[4], b[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                float x[4];
+                asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
+                             : "r"(from ^ i * 16));
+                a[i] = pair_from_floats(x[0] * w.scale, x[1] * w.scale, bf16{});
+                b[i] = pair_from_floats(x[2] * w.scale, x[3] * w.scale, bf16{});
+            }
+            if (left > 0) store_swapped(to, a, v);
+            if (left > 8) store_swapped(to + 8 * packed, b, v);
+            // From the upper to the lower four of 8 rows, and on to the next 16.
+            const int rows = k & 1 ? 12 : 4;
+            from += 256;
+            to += rows * packed;
+            left -= rows;
+        }
+        __syncwarp();
+        if (lane == 0) {
+            // Completion has the fence from the copy engine's zeroes to this store.
+            if (!ORDERED) copy_out_written<0>();
+            asm volatile("st.release.gpu.global.b32 [%0], %1;" ::"l"(turns + at), "r"(FINISHED) : "memory");
+        }
+    }
 }
 
 // Starts out (64 keys × queries) = keys · queriesᵀ, or values · gradientsᵀ.
@@ -413,7 +533,8 @@ static __device__ __forceinline__ void compute(
     named_sync(2 + group, 256);
 }
 
-// Grid: as many blocks as multiprocessors. Made before: `rows`, and zeroes in `next` and in `turns` or `sums`.
+// Grid: as many blocks as multiprocessors. Made before: `rows`, and zeroes in `next` (of blocks, of parts to finish), in `turns`
+// and, if they are added to as blocks come, in `sums`.
 template <int D, bool ORDERED>
 static __device__ __forceinline__ void backward(const TensorMap* qkv, const TensorMap* dcontext, const float* rows, float* sums,
     int* turns, int* next, bf16* dqkv, const Work& w) {
@@ -437,6 +558,7 @@ static __device__ __forceinline__ void backward(const TensorMap* qkv, const Tens
             barrier_init(bars.part_full(i), 4);
             barrier_init(bars.part_empty(i), 1);
         }
+        barrier_init(bars.summed_full(), 1);
         barrier_init_fence();
     }
     __syncthreads();
@@ -444,9 +566,11 @@ static __device__ __forceinline__ void backward(const TensorMap* qkv, const Tens
     if (group == GROUPS) {
         registers_down<24>();
         const int warp = (threadIdx.x & 127) >> 5;
-        if ((threadIdx.x & 31) == 0) {
+        if (warp > GROUPS) {
+            finish<D, ORDERED>(sums, turns, next + 1, dqkv, w, memory, bars.summed_full());
+        } else if ((threadIdx.x & 31) == 0) {
             if (warp == 0) fetch<D, ORDERED>(qkv, dcontext, rows, next, w, memory, taken, bars);
-            else if (warp <= GROUPS) write<D, ORDERED>(sums, turns, w, memory, taken, bars, warp - 1);
+            else write<D, ORDERED>(sums, turns, w, memory, taken, bars, warp - 1);
         }
     } else {
         registers_up<240>();
@@ -455,8 +579,8 @@ static __device__ __forceinline__ void backward(const TensorMap* qkv, const Tens
 }
 
 // Before: log-sum-exps to base 2 and delta = Σ dO ∘ O of every query, in tiles as they are fetched; behind the sequence's end
-// infinity and 0, so that probabilities become 0. Zeroes the counters, and the sums that blocks add to as they come. Grid:
-// (tiles, B·H), 256 threads.
+// infinity and 0, so that probabilities become 0. Zeroes the counters, and the sums that blocks add to as they come: with the
+// last heads, to be in the cache still when the first are added to. Grid: (tiles, B·H), 256 threads.
 template <int D, bool ORDERED>
 static __device__ __forceinline__ void prepare(const bf16* context, const bf16* dcontext, const float* lse, float* rows,
     float* sums, int* turns, int* next, const Work& w) {
@@ -464,15 +588,14 @@ static __device__ __forceinline__ void prepare(const bf16* context, const bf16* 
     const int problem = blockIdx.y, tile = blockIdx.x, batch = problem / w.heads, head = problem % w.heads;
     const long long at = (long long)problem * w.tiles + tile;
     float* out = rows + at * (2 * QUERIES);
-    if (ORDERED) {
-        if (threadIdx.x < GROUPS) turns[at * GROUPS + threadIdx.x] = 0;
-    } else {
+    if (threadIdx.x < GROUPS) turns[at * GROUPS + threadIdx.x] = 0;
+    if (threadIdx.x < 2 && at == 0) next[threadIdx.x] = 0;
+    if (!ORDERED && at + w.ring >= (long long)gridDim.y * w.tiles) {
         constexpr int VECTORS = GROUPS * Layout<D>::PART_BYTES / 16;
-        float4* zeroed = reinterpret_cast<float4*>(sums) + at * VECTORS;
+        float4* zeroed = reinterpret_cast<float4*>(w.part(sums, (int)at, 0));
 #pragma unroll
         for (int i = threadIdx.x; i < VECTORS; i += 256) zeroed[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
-    if (threadIdx.x == 0 && at == 0) *next = 0;
     const int lane = threadIdx.x % LANES;
 #pragma unroll
     for (int row = threadIdx.x / LANES; row < QUERIES; row += 256 / LANES) {
@@ -498,29 +621,6 @@ static __device__ __forceinline__ void prepare(const bf16* context, const bf16* 
     }
 }
 
-// After: the queries' gradients to bf16. Grid: (tiles · groups, B·H), 256 threads; each 8 columns of two rows.
-template <int D>
-static __device__ __forceinline__ void finish(const float* sums, bf16* dqkv, const Work& w) {
-    const int problem = blockIdx.y, tile = blockIdx.x / GROUPS, group = blockIdx.x % GROUPS;
-    const int batch = problem / w.heads, head = problem % w.heads, packed = (w.heads + 2 * w.kv_heads) * D;
-    const int v = threadIdx.x & 7, row = threadIdx.x >> 3;  // row: warp · 8 + lane / 4
-    const float4* from = reinterpret_cast<const float4*>(sums) + (((long long)problem * w.tiles + tile) * GROUPS + group) * 1024 +
-                         v * 128 + row * 4;
-    const int query = tile * Layout<D>::QUERIES + (D == 64 ? group * 64 : 0) + (row >> 3) * 16 + (row & 7);
-    const int column = (D == 64 ? 0 : group * 64) + v * 8;
-    uint4 out[2];
-    unsigned* pairs[2] = {&out[0].x, &out[1].x};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const float4 x = from[i];
-        pairs[0][i] = pair_from_floats(x.x * w.scale, x.y * w.scale, bf16{});
-        pairs[1][i] = pair_from_floats(x.z * w.scale, x.w * w.scale, bf16{});
-    }
-    bf16* to = dqkv + ((long long)batch * w.seq + query) * packed + head * D + column;
-    if (query < w.seq) *reinterpret_cast<uint4*>(to) = out[0];
-    if (query + 8 < w.seq) *reinterpret_cast<uint4*>(to + (long long)8 * packed) = out[1];
-}
-
 #define FLASH(D, ORDER, ORDERED) \
     extern "C" __global__ void __launch_bounds__(256) flash_hopper_prepare_##ORDER##_##D(const bf16* context, \
         const bf16* dcontext, const float* lse, float* rows, float* sums, int* turns, int* next, Work w) { \
@@ -532,14 +632,7 @@ static __device__ __forceinline__ void finish(const float* sums, bf16* dqkv, con
         backward<D, ORDERED>(&qkv, &dcontext, rows, sums, turns, next, dqkv, w); \
     }
 
-#define FINISH(D) \
-    extern "C" __global__ void __launch_bounds__(256) flash_hopper_finish_##D(const float* sums, bf16* dqkv, Work w) { \
-        finish<D>(sums, dqkv, w); \
-    }
-
 FLASH(64, any, false)
 FLASH(64, fixed, true)
 FLASH(128, any, false)
 FLASH(128, fixed, true)
-FINISH(64)
-FINISH(128)

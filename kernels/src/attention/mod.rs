@@ -93,8 +93,13 @@ impl Shape {
         }
     }
 
-    /// Whether heads can be shared so.
+    /// Whether there is anything to attend to, and heads can be shared so.
     fn check(&self, op: &'static str) -> Result<(), SpecError> {
+        let Self { batch, seq, heads, head_dim, .. } = *self;
+        if [batch, seq, heads, head_dim].contains(&0) {
+            let what = format!("of {batch} sequences of {seq} tokens, {heads} heads of {head_dim}");
+            return Err(SpecError { op, what, expected: "none of these is 0" });
+        }
         if self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads) {
             return Ok(());
         }
@@ -104,6 +109,7 @@ impl Shape {
 
     /// Whether this is what the naive form and cuDNN take.
     fn check_plain(&self, op: &'static str) -> Result<(), SpecError> {
+        self.check(op)?;
         if self.kv_heads == self.heads && self.mask == Mask::Causal {
             return Ok(());
         }

@@ -173,6 +173,12 @@ fn who_takes_which_shape_is_said() {
         "attention backward with 4 heads of queries and 3 of keys and values: the second divides the first"
     );
     assert_eq!(
+        check(Shape { seq: 0, ..grouped }, Kernel::Flash, Order::Any),
+        "attention backward of 1 sequences of 0 tokens, 4 heads of 8: none of these is 0"
+    );
+    let empty = Product { shape: Shape { heads: 0, kv_heads: 0, ..plain }, kind: ProductKind::Scores };
+    assert!(empty.check().is_err());
+    assert_eq!(
         check(grouped, Kernel::Cudnn, Order::Any),
         "attention backward with mask Causal, 4 heads of queries and 2 of keys and values: it is causal, and keys have as \
          many heads as queries: only `flash` takes others"

@@ -60,8 +60,9 @@ static __device__ __forceinline__ void copy_out_commit() { asm volatile("cp.asyn
 // Waits until the copies out have read shared memory.
 static __device__ __forceinline__ void copy_out_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
-// Waits until the copies out have been written, as this thread and whom it tells see them.
-static __device__ __forceinline__ void copy_out_written() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+// Waits until all but the last N of the committed copies out have been written, as this thread and whom it tells see them.
+template <int N>
+static __device__ __forceinline__ void copy_out_written() { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory"); }
 
 // Bulk copies of contiguous bytes, a multiple of 16: in, out, and out with an fp32 addition to what is there.
 

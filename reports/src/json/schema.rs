@@ -19,7 +19,7 @@ fn shape() -> Value {
         "changes": [change()],
         "claims": [claim()],
         "findings": [{
-            "kind": "text", "severity": "text", "sentence": "text", "evidence": ["text"], "next_step": "text", "cells": ["text"]
+            "kind": "text", "severity": "text", "sentence": "text", "evidence": ["text"], "next_step": "text", "command": "text", "cells": ["text"]
         }],
         "waivers": [{
             "cell": "text", "cells": ["text"], "metric": "text", "limit": "number", "owner": "text", "expires": "text",

@@ -280,6 +280,8 @@ pub struct FindingView {
     pub evidence: Vec<String>,
     /// What to do next; empty if nothing.
     pub next_step: String,
+    /// The command that does it; empty where it takes more than a command.
+    pub command: String,
     /// The cells it speaks of.
     pub cells: Vec<Link>,
     /// Whether it speaks of the machine rather than of the code.
@@ -295,6 +297,7 @@ pub(crate) fn findings(findings: &[Finding], links: &Links) -> Vec<FindingView> 
             sentence: clean::line(&finding.sentence),
             evidence: finding.evidence.iter().map(|line| clean::line(line)).collect(),
             next_step: clean::line(&finding.next_step),
+            command: clean::line(&finding.command),
             cells: finding.cells.iter().map(|cell| links.link(cell)).collect(),
             machine: speaks_of_the_machine(finding.kind),
         })

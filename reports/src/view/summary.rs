@@ -133,6 +133,19 @@ fn accept(manifest: &RunManifest) -> String {
     format!("stepwatch baseline accept {} --reason 'first reference'", run_path(manifest))
 }
 
+/// What findings ask for, each thing once: the most severe first, and among equals what to train with.
+fn steps_of(findings: &[FindingView]) -> Vec<NextStep> {
+    let mut asking: Vec<&FindingView> = findings.iter().filter(|finding| !finding.next_step.is_empty()).collect();
+    asking.sort_by_key(|finding| (finding.severity.tone, finding.kind != "fastest"));
+    let mut steps: Vec<NextStep> = Vec::new();
+    for finding in asking {
+        if !steps.iter().any(|step| step.text == finding.next_step) {
+            steps.push(NextStep { text: finding.next_step.clone(), command: finding.command.clone() });
+        }
+    }
+    steps
+}
+
 /// Holes first, then what findings ask for, then what would settle doubt, then the baseline.
 pub(crate) fn next_steps(
     manifest: &RunManifest,
@@ -161,11 +174,7 @@ pub(crate) fn next_steps(
         let text = format!("See why {} regressed by {}.", change.name, change.in_short());
         steps.push(NextStep { text, command: format!("stepwatch explain {run} {cell}") });
     }
-    for finding in findings.iter().filter(|finding| !finding.next_step.is_empty()).take(4) {
-        if !steps.iter().any(|step| step.text == finding.next_step) {
-            steps.push(NextStep { text: finding.next_step.clone(), command: String::new() });
-        }
-    }
+    steps.extend(steps_of(findings).into_iter().take(4));
     let undecided = changes.iter().filter(|change| change.gated && change.verdict == Verdict::Undecided);
     if let Some(rounds) = undecided.filter_map(|change| change.rounds_to_decide).max() {
         steps.push(NextStep {

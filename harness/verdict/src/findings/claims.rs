@@ -38,7 +38,8 @@ fn refuted(run: &Run, summary: &Summary, claim: &JudgedClaim, bounds: &[CellBoun
             .flat_map(|pair| [Some(line(claim, pair)), super::bound::why(run, summary, bounds, claim, pair)])
             .flatten()
             .collect(),
-        next_step: format!("see where the time goes: `stepwatch explain RUN '{}' '{}'`", pairs[0].of, pairs[0].over),
+        next_step: "see where the time goes".to_owned(),
+        command: super::explain(run, &pairs[0].of, &pairs[0].over),
         cells: cells(&pairs),
     })
 }
@@ -52,6 +53,7 @@ fn unequal(claim: &JudgedClaim) -> Option<Finding> {
         sentence: format!("“{}” compares cells that differ in more than it names", claim.text),
         evidence: pairs.iter().map(|pair| format!("{} over {}: {}", pair.of, pair.over, pair.why)).collect(),
         next_step: "measure a twin that is equal in all else, or name the difference in the claim".to_owned(),
+        command: String::new(),
         cells: cells(&pairs),
     })
 }

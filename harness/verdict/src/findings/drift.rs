@@ -67,6 +67,7 @@ pub(super) fn machine_drift(run: &Run) -> Option<Finding> {
             "rounds are interleaved, so cells of this run still compare; before comparing with other runs, see to what \
                     changed (clock, temperature and power beside the samples) and measure again"
                 .to_owned(),
+        command: String::new(),
         cells: Vec::new(),
     })
 }

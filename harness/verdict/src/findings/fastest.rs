@@ -4,59 +4,26 @@
 use stepwatch_record::Cell;
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::finding::{Finding, Kind, Severity};
-use stepwatch_record::run::{End, Run};
+use stepwatch_record::run::Run;
 
+use crate::contest::{self, CHOICES, Contest, SPEED, is_fp8, precision};
 use crate::ratio::{Ratio, Ratios};
 use crate::wording::{number, value};
 
-/// Parameters that are a choice: cells that differ in these alone do the same work.
-const CHOICES: [&str; 5] = ["precision", "compile", "attention", "head", "recompute"];
-/// The metric that decides.
-const SPEED: &str = "tokens_per_second";
-
-/// What a cell computes, by parameter.
-type Work<'a> = Vec<(&'a str, String)>;
-
-/// One finding for every work that at least two completed cells do.
+/// One finding for every contest.
 pub(super) fn fastest(run: &Run, summary: &Summary) -> Vec<Finding> {
-    if run.manifest.backend == "cpu" {
-        return Vec::new();
-    }
-    let mut groups: Vec<(Work<'_>, Vec<&CellFigures>)> = Vec::new();
-    let done = summary.cells.iter().filter(|cell| cell.end == Some(End::Completed) && cell.figure(SPEED).is_some());
-    for cell in done.filter(|cell| cell.cell.parameters.contains_key("model")) {
-        let work = work(&cell.cell);
-        match groups.iter_mut().find(|(known, _)| *known == work) {
-            Some((_, cells)) => cells.push(cell),
-            None => groups.push((work, vec![cell])),
-        }
-    }
     let ratios = Ratios::new(summary, SPEED);
-    groups.iter().filter(|(_, cells)| cells.len() > 1).filter_map(|(_, cells)| finding(cells, &ratios)).collect()
+    contest::all(run, summary).iter().filter_map(|contest| finding(contest, &ratios)).collect()
 }
 
-/// All that is no choice; dims stand behind the model's name and are left to it, since a command may not know them.
-fn work(cell: &Cell) -> Work<'_> {
-    const DIMS: [&str; 5] = ["dim", "layers", "heads", "ffn", "vocab"];
-    let named = cell.parameters.iter().filter(|(name, _)| {
-        !CHOICES.contains(&name.as_str()) && !DIMS.contains(&name.as_str()) && name.as_str() != "workload"
-    });
-    named.map(|(name, value)| (name.as_str(), value.to_string())).collect()
-}
-
-fn finding(cells: &[&CellFigures], ratios: &Ratios<'_>) -> Option<Finding> {
-    let speed = |cell: &CellFigures| cell.figure(SPEED).map_or(0.0, |figure| figure.estimate.point);
-    let mut ranked = cells.to_vec();
-    ranked.sort_by(|a, b| speed(b).total_cmp(&speed(a)));
+fn finding(contest: &Contest<'_>, ratios: &Ratios<'_>) -> Option<Finding> {
+    let ranked = &contest.ranked;
     let best = *ranked.first()?;
     let over = |cell: &CellFigures| ratios.of(&best.cell.id, &cell.cell.id, 0.95).ok();
     let level = |cell: &&&CellFigures| over(cell).is_some_and(|ratio| ratio.low <= 1.0);
     let level: Vec<&str> = ranked.iter().skip(1).filter(level).map(|cell| cell.cell.id.0.as_str()).collect();
-    let precision = |cell: &CellFigures| cell.cell.parameters.get("precision").map(ToString::to_string);
-    let fp8 = precision(best).is_some_and(|precision| precision.starts_with("fp8"));
-    let other = ranked
-        .iter()
-        .find(|cell| precision(cell).is_some_and(|name| if fp8 { name == "bf16" } else { name.starts_with("fp8") }));
+    let fp8 = is_fp8(best);
+    let other = if fp8 { contest.bf16() } else { contest.fp8() };
     let against = other.and_then(|cell| Some((over(cell)?, cell)));
     let of = |cell: &CellFigures, name: &str| cell.figure(name).map(|f| value(&f.metric, f.estimate.point));
     let mut evidence: Vec<String> = ranked.iter().take(4).filter_map(|cell| line(cell, best, ratios)).collect();
@@ -88,7 +55,8 @@ fn finding(cells: &[&CellFigures], ratios: &Ratios<'_>) -> Option<Finding> {
             of(best, SPEED).unwrap_or_default()
         ),
         evidence,
-        next_step: next_step(best, fp8, against.map(|(ratio, cell)| (ratio, *cell))),
+        next_step: next_step(best, fp8, against),
+        command: String::new(),
         cells: ranked.iter().take(4).map(|cell| cell.cell.id.clone()).collect(),
     })
 }

@@ -34,6 +34,7 @@ pub(super) fn foreign_process(run: &Run) -> Option<Finding> {
             "end what else runs there (`nvidia-smi`, `stepwatch doctor`), or choose another GPU with `--device`, and \
                     measure again"
                 .to_owned(),
+        command: String::new(),
         cells,
     })
 }
@@ -66,6 +67,7 @@ pub(super) fn errors(run: &Run) -> Option<Finding> {
             "look the Xid up in NVIDIA's list and the errors in `nvidia-smi -q -d ECC`, and take the GPU out of \
                     service until it was reset"
                 .to_owned(),
+        command: String::new(),
         cells,
     })
 }

@@ -85,6 +85,7 @@ fn finding(
         } else {
             format!("leave out what brings nothing here ({}), or measure more rounds to see less", idle.join("; "))
         },
+        command: String::new(),
         cells: ladder.iter().map(|rung| rung.from.cell.id.clone()).chain([top.cell.id.clone()]).collect(),
     };
     Some((whole.point, finding))

@@ -32,6 +32,7 @@ pub(super) fn launch_bound(run: &Run) -> Option<Finding> {
         evidence: found.iter().map(|(_, line)| line.clone()).collect(),
         next_step: "capture the step as a graph (`compile` with `graph`), or make batch_size or seq_len larger"
             .to_owned(),
+        command: String::new(),
         cells: found.into_iter().map(|(cell, _)| cell).collect(),
     })
 }

@@ -32,6 +32,7 @@ pub(super) fn throttled(run: &Run) -> Vec<Finding> {
         ),
         evidence,
         next_step: "read joules per token beside the speed, and compare only runs with the same power limit".to_owned(),
+        command: String::new(),
         cells,
     });
     let hot = held_down(run, THERMAL, HOT_SHARE).map(|(cells, evidence)| Finding {
@@ -43,6 +44,7 @@ pub(super) fn throttled(run: &Run) -> Vec<Finding> {
         ),
         evidence,
         next_step: "see to the cooling (`stepwatch doctor`) and measure these cells again".to_owned(),
+        command: String::new(),
         cells,
     });
     capped.into_iter().chain(hot).collect()
@@ -102,6 +104,7 @@ pub(super) fn two_library_versions(run: &Run) -> Option<Finding> {
         ),
         evidence,
         next_step: "leave one on the library path; `stepwatch doctor` lists them with their paths".to_owned(),
+        command: String::new(),
         cells: Vec::new(),
     })
 }

@@ -17,9 +17,11 @@ mod work;
 pub(crate) use machine::is_held_down;
 pub(crate) use shift::Crowd;
 
+use stepwatch_record::CellId;
 use stepwatch_record::ceiling::CellBound;
 use stepwatch_record::comparison::{Change, JudgedClaim};
 use stepwatch_record::finding::Finding;
+use stepwatch_record::run::Run;
 
 use crate::compare::Comparison;
 
@@ -59,4 +61,9 @@ pub fn all(
     }
     findings.sort_by_key(|finding| finding.severity);
     findings
+}
+
+/// The command that puts two cells of a run side by side.
+fn explain(run: &Run, from: &CellId, to: &CellId) -> String {
+    format!("stepwatch explain {} '{from}' '{to}'", run.manifest.id)
 }

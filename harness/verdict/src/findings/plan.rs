@@ -35,6 +35,7 @@ pub(super) fn algorithm_changed(comparison: &Comparison<'_>, changes: &[Change])
         ),
         evidence: changed.iter().map(|(_, line)| line.clone()).collect(),
         next_step: "compare the plans of both runs (`plans/`), then accept the run if the change is meant".to_owned(),
+        command: String::new(),
         cells: changed.into_iter().map(|(cell, _)| cell).collect(),
     })
 }
@@ -60,6 +61,7 @@ pub(super) fn not_applied(run: &Run) -> Option<Finding> {
         sentence: format!("{} did not get all the passes that were asked for by name", count(cells.len(), "cell")),
         evidence,
         next_step: "leave these passes out of `compile`, or run where they exist".to_owned(),
+        command: String::new(),
         cells,
     })
 }

@@ -30,6 +30,7 @@ pub(super) fn emulated(run: &Run) -> Option<Finding> {
         )],
         next_step: "run the same scenario on a GPU with FP8 (`--backend cuda`) before concluding anything of its speed"
             .to_owned(),
+        command: String::new(),
         cells,
     })
 }
@@ -63,10 +64,8 @@ pub(super) fn fp8_slower(run: &Run, summary: &Summary) -> Option<Finding> {
             .flat_map(|(fp8, bf16, ratio)| [Some(line(fp8, bf16, ratio)), milliseconds(run, summary, fp8, bf16)])
             .flatten()
             .collect(),
-        next_step: format!(
-            "see whether the linears run in FP8 and what casts cost: `stepwatch explain RUN '{}' '{}'`",
-            worst.cell.id, slower[0].1.cell.id
-        ),
+        next_step: "see whether the linears run in FP8 and what casts cost".to_owned(),
+        command: super::explain(run, &worst.cell.id, &slower[0].1.cell.id),
         cells: slower.iter().flat_map(|(fp8, bf16, _)| [fp8.cell.id.clone(), bf16.cell.id.clone()]).collect(),
     })
 }

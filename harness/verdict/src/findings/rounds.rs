@@ -42,6 +42,7 @@ pub(super) fn not_steady(run: &Run) -> Option<Finding> {
         ),
         evidence,
         next_step: "give warm-up more steps, or look for what drifts (temperature, memory growth, data)".to_owned(),
+        command: String::new(),
         cells,
     })
 }
@@ -95,6 +96,7 @@ pub(super) fn noisy(run: &Run, summary: &Summary) -> Option<Finding> {
         ),
         evidence: noisy.into_iter().map(|(_, _, line)| line).collect(),
         next_step: "close what else runs on the machine, measure longer rounds, or measure more of them".to_owned(),
+        command: String::new(),
         cells,
     })
 }

@@ -42,6 +42,7 @@ pub(super) fn machine(comparison: &Comparison<'_>, changes: &[Change]) -> Option
         next_step: "look for what changed (clock, power, temperature, cooling, other processes); if the machine stays so, accept \
                     runs of it"
             .to_owned(),
+        command: String::new(),
         cells: Vec::new(),
     })
 }
@@ -117,6 +118,7 @@ impl<'change> Crowd<'change> {
                 "look for what all of them share (build, library, driver, setting) before the {} of any one of them",
                 spoken(metric)
             ),
+            command: String::new(),
             cells: self.changes.iter().map(|change| change.cell.clone()).collect(),
         }
     }

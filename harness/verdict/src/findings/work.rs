@@ -34,6 +34,7 @@ fn of_claim(run: &Run, claim: &Claim) -> Option<Finding> {
         evidence,
         next_step: "make model, tokens, weights and optimiser of both the same before their speeds are compared"
             .to_owned(),
+        command: String::new(),
         cells,
     })
 }
@@ -67,6 +68,7 @@ pub(super) fn other_work(comparison: &Comparison<'_>) -> Option<Finding> {
         ),
         evidence,
         next_step: "find out what changed the work; if it is meant, accept a run of it as the reference".to_owned(),
+        command: String::new(),
         cells,
     })
 }

@@ -89,6 +89,7 @@ fn findings_from_elsewhere_are_ranked_among_the_others() {
         sentence: "350M declared, 454.2M built".into(),
         evidence: vec![],
         next_step: String::new(),
+        command: String::new(),
         cells: vec![],
     };
     let mut script = cell("a");

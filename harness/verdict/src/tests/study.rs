@@ -78,6 +78,14 @@ fn the_fastest_way_is_named_with_what_it_gains_and_a_tie_stays_in_bf16() {
         "{}",
         fastest.next_step
     );
+    // The headline answers the question first: 100 ms over 80 ms.
+    assert!(found.headline.starts_with("FP8 is at best 1.25 × BF16 (1.2"), "{}", found.headline);
+    assert!(found.headline.ends_with("5 cells measured; no reference yet"), "{}", found.headline);
+    let twice = cell(cell(study(), "n/bf16/full", 100.0, &[]), "n/fp8-delayed/full", 200.0, &[]);
+    let twice = conclusion(&twice).headline;
+    assert!(twice.starts_with("FP8 is at best 0.5…1.25 × BF16 over 2 models and batches; 7 cells"), "{twice}");
+    let cpu = conclusion(&study().with(|run| run.manifest.backend = "cpu".into())).headline;
+    assert!(cpu.starts_with("5 cells measured"), "{cpu}");
     let script = cell(Script::new("r"), "m/bf16/full", 100.0, &[]);
     let tie = conclusion(&cell(script, "m/fp8-delayed/full", 99.99, &[]));
     let step = &only(&tie, Kind::Fastest).next_step;
@@ -89,6 +97,8 @@ fn a_refuted_claim_says_what_could_be_gained_and_what_it_would_need() {
     let claimed = |ratio| study().claim("m/fp8-delayed/full", "m/bf16/full", ratio, false);
     let found = conclusion(&claimed(1.7));
     let evidence = &only(&found, Kind::ClaimRefuted).evidence;
+    let command = &only(&found, Kind::ClaimRefuted).command;
+    assert_eq!(command, "stepwatch explain r 'm/fp8-delayed/full' 'm/bf16/full'");
     // 50 of 100 ms are linears; the classifier stays in BF16: 1 / (1 − 0.25).
     assert!(evidence[1].contains("50 % of its step") && evidence[1].contains("at most 1.333 ×"), "{evidence:?}");
     assert!(evidence[1].contains("1.7 × needs 82 % of the step"), "{evidence:?}");
