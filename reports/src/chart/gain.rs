@@ -1,5 +1,5 @@
-//! What FP8 gains over BF16 by the width of the model: a dot with its interval for every pair of twins, what the pair could
-//! gain at the most, and what is claimed.
+//! What FP8 gains over BF16: a dot with its interval for every pair of twins, what the pair could gain at the most, and what is
+//! claimed; line by line beside the numbers, and over the width of the model where there are several.
 
 use serde::Serialize;
 use stepwatch_record::Run;
@@ -14,14 +14,20 @@ use crate::view::change::Link;
 
 const WIDTH: i32 = 560;
 const HEIGHT: i32 = 260;
+/// Width of a pair's own line in the table, pixels.
+const LINE: i32 = 260;
 /// One shape per line of the chart, so that colour is not the only carrier.
 const GLYPHS: [&str; 6] = ["●", "■", "▲", "◆", "○", "□"];
 
 /// The chart as geometry, with its table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GainChart {
-    /// The frame; `None` where no width is known and there is the table alone.
+    /// The frame; `None` where fewer than two widths are known and there is the table alone.
     pub plot: Option<Plot>,
+    /// Width of a pair's line in the table, pixels.
+    pub line: i32,
+    /// Where on that line a ratio of one lies, and the ratios that are claimed.
+    pub marks: (i32, Vec<Tick>),
     /// Where a ratio of one lies.
     pub one: i32,
     /// The ratios that are claimed, as lines with their texts.
@@ -57,6 +63,8 @@ pub struct GainView {
     pub whisker: [i32; 2],
     /// Where the bound lies.
     pub bound_y: Option<i32>,
+    /// On its line in the table: the ratio, its interval, and what could be gained at the most.
+    pub across: (i32, [i32; 2], Option<i32>),
     /// Ratio, low, high; width, share and bound where known.
     pub raw: Gain,
 }
@@ -67,7 +75,9 @@ pub(crate) fn gain(run: &Run, gains: &[Gain], cells: &[CellView], links: &Links)
     let claimed: Vec<f64> = claims(run, gains);
     let high = claimed.iter().copied().fold(high, f64::max);
     let y = Ruler::even(low.min(1.0) - 0.05, high.max(1.0), HEIGHT);
-    let widths = range(gains.iter().filter_map(|gain| gain.width).map(|width| width as f64));
+    let along = Ruler::even(low.min(1.0) - 0.05, high.max(1.0), LINE);
+    let widths =
+        range(gains.iter().filter_map(|gain| gain.width).map(|width| width as f64)).filter(|(low, high)| low < high);
     let x = widths.map(|(low, high)| Ruler::log(low / 1.15, high * 1.15, WIDTH));
     let mut lines: Vec<String> = Vec::new();
     let mut pairs: Vec<GainView> = gains
@@ -90,6 +100,11 @@ pub(crate) fn gain(run: &Run, gains: &[Gain], cells: &[CellView], links: &Links)
                 at: x.zip(gain.width).map(|(x, w)| [x.at(w as f64), y.down(gain.ratio)]),
                 whisker: [y.down(gain.high), y.down(gain.low)],
                 bound_y: gain.bound.map(|bound| y.down(bound)),
+                across: (
+                    along.at(gain.ratio),
+                    [gain.low, gain.high].map(|ratio| along.at(ratio)),
+                    gain.bound.map(|bound| along.at(bound)),
+                ),
                 raw: gain.clone(),
             }
         })
@@ -117,10 +132,16 @@ pub(crate) fn gain(run: &Run, gains: &[Gain], cells: &[CellView], links: &Links)
             y: y.ticks(&plain, true),
         }),
         one: y.down(1.0),
-        claimed: claimed.into_iter().map(|r| Tick { at: y.down(r), text: format!("claimed {} ×", r) }).collect(),
+        line: LINE,
+        marks: (along.at(1.0), claimed.iter().map(|r| Tick { at: along.at(*r), text: claim_text(*r) }).collect()),
+        claimed: claimed.into_iter().map(|r| Tick { at: y.down(r), text: claim_text(r) }).collect(),
         lines: lines.into_iter().zip(GLYPHS.iter().cycle()).map(|(name, glyph)| [(*glyph).to_owned(), name]).collect(),
         pairs,
     })
+}
+
+fn claim_text(ratio: f64) -> String {
+    format!("claimed {ratio} ×")
 }
 
 /// What is claimed at the least of one of these pairs.
@@ -148,4 +169,42 @@ fn line(gain: &Gain, cells: &[CellView]) -> String {
         parts.push("head fp8");
     }
     parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use stepwatch_record::run::{Claim, ClaimPair};
+
+    use crate::{View, example};
+
+    #[test]
+    fn one_width_has_no_axis_and_every_pair_its_line() {
+        let (mut run, summary, mut conclusion) = example::study();
+        let pair =
+            ClaimPair { of: conclusion.gains[0].of.clone(), over: conclusion.gains[0].over.clone(), unequal: vec![] };
+        run.manifest.claims = vec![Claim {
+            text: "1.7 times".into(),
+            metric: "tokens_per_second".into(),
+            of: [].into(),
+            over: [].into(),
+            at_least: Some(1.7),
+            at_most: None,
+            gate: false,
+            pairs: vec![pair],
+        }];
+        let several = View::new(&run, &summary, &conclusion).gain.unwrap();
+        assert!(several.plot.is_some());
+        conclusion.gains.truncate(1);
+        let one = View::new(&run, &summary, &conclusion).gain.unwrap();
+        assert_eq!(one.plot, None);
+        for pair in several.pairs.iter().chain(&one.pairs) {
+            let (at, [low, high], bound) = pair.across;
+            assert!(0 < low && low < at && at < high && high < bound.unwrap() && bound.unwrap() < super::LINE);
+        }
+        // Ratios below one and above it lie on their sides of it, and the claim beyond.
+        let (one_at, claimed) = &several.marks;
+        assert_eq!(claimed.len(), 1);
+        assert!(*one_at < claimed[0].at && claimed[0].at <= super::LINE);
+        assert!(several.pairs.iter().all(|pair| (pair.across.0 > *one_at) == (pair.raw.ratio > 1.0)));
+    }
 }

@@ -14,7 +14,7 @@ const WIDTH: i32 = 480;
 /// A page draws so many; the matrix and the cells hold the numbers of the others.
 const MOST_LADDERS: usize = 12;
 /// Colours that the page has; classes beyond the last share it.
-const COLOURS: usize = 10;
+const COLOURS: usize = 13;
 /// A segment narrower than this, pixels, has no room for its name.
 const NAMED: i32 = 54;
 
