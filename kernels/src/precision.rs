@@ -116,6 +116,20 @@ pub enum GemmRecipe {
     },
 }
 
+impl GemmRecipe {
+    /// The same with partial sums in the tensor cores' reduced precision, where products can have them: in FP8 with one scale a
+    /// tensor or a row.
+    #[must_use]
+    pub const fn accumulated_fast(self) -> Self {
+        match self {
+            Self::Fp8 { a, b, .. } if matches!(a.granularity, Granularity::Tensor | Granularity::Row) => {
+                Self::Fp8 { a, b, fast_accumulation: true }
+            }
+            _ => self,
+        }
+    }
+}
+
 impl Precision {
     /// All precisions, in the order of the documentation.
     pub const ALL: [Self; 7] = [
@@ -179,7 +193,7 @@ impl Precision {
 
     /// What this precision means for one role. Gradients (dY) are E5M2 where a scale covers a whole tensor and E4M3 where
     /// scales are finer (torchao, DeepSeek-V3); E5M2 × E5M2 never meets, because X and W are always E4M3. Fast
-    /// accumulation in the forward product only, as in torchao and Transformer Engine.
+    /// accumulation in the forward product only, as in torchao and Transformer Engine: [`GemmRecipe::accumulated_fast`] has more.
     #[must_use]
     pub const fn recipe(self, role: Role) -> GemmRecipe {
         use Granularity::{Block1x128, Block128x128, Row, Tensor};
@@ -275,6 +289,20 @@ mod tests {
         let rows: Vec<String> = Precision::ALL.iter().flat_map(|p| ROLES.map(|role| row(*p, role))).collect();
         let missing: Vec<&String> = rows.iter().filter(|row| !page.contains(row.as_str())).collect();
         assert!(missing.is_empty(), "PRECISION.md lacks these rows:\n{}", rows.join("\n"));
+    }
+
+    #[test]
+    fn fast_accumulation_is_for_scales_of_tensors_and_rows() {
+        let fast = |precision: Precision| {
+            ROLES.map(|role| match precision.recipe(role).accumulated_fast() {
+                GemmRecipe::Plain(_) => None,
+                GemmRecipe::Fp8 { fast_accumulation, .. } => Some(fast_accumulation),
+            })
+        };
+        assert_eq!(fast(Precision::Bf16), [None; 3]);
+        assert_eq!(fast(Precision::Fp8Delayed), [Some(true); 3]);
+        assert_eq!(fast(Precision::Fp8RowwiseGwHp), [Some(true), Some(true), None]);
+        assert_eq!(fast(Precision::Fp8Block128), [Some(false); 3]);
     }
 
     /// Both products that read the gradient of the logits cast it alike: one cast serves both.

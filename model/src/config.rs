@@ -5,7 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use stepwatch_kernels::precision::Precision;
+use stepwatch_kernels::precision::{Precision, Role};
 
 /// The dimensions of a model: decoder-only, tied embeddings, RMSNorm, rotary positions, fused QKV, SwiGLU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -247,6 +247,31 @@ pub enum Head {
     Fp8,
 }
 
+/// Which FP8 products keep their partial sums in the tensor cores' reduced precision (cuBLASLt's `FAST_ACCUM`, torchao's
+/// `use_fast_accum`), where the recipe's scales allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FastAccumulation {
+    /// As the recipe says: the forward products of most.
+    Forward,
+    /// Those and the input gradients.
+    InputGradient,
+    /// Those and the weight gradients, which sum over all tokens.
+    All,
+}
+
+impl FastAccumulation {
+    /// Whether products of a role have it beyond what the recipe says.
+    #[must_use]
+    pub const fn adds(self, role: Role) -> bool {
+        match role {
+            Role::Forward => false,
+            Role::InputGradient => matches!(self, Self::InputGradient | Self::All),
+            Role::WeightGradient => matches!(self, Self::All),
+        }
+    }
+}
+
 /// Where tokens come from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -282,6 +307,8 @@ pub struct StepConfig {
     pub clip: f64,
     /// The classifier's dtype.
     pub head: Head,
+    /// Which FP8 products accumulate fast.
+    pub fast_accumulation: FastAccumulation,
     /// The tokens.
     pub data: Data,
     /// AdamW's learning rate after warm-up.
@@ -314,6 +341,7 @@ impl StepConfig {
             optimizer_state: OptimizerState::Fp32,
             clip: 1.0,
             head: Head::Bf16,
+            fast_accumulation: FastAccumulation::Forward,
             data: Data::Zipf,
             learning_rate: 3e-4,
             lr_warmup_steps: 0,

@@ -6,7 +6,7 @@
 use stepwatch_kernels::Precision;
 use stepwatch_kernels::precision::{GemmRecipe, Granularity, Role};
 
-use crate::config::{Attention, Data, DimsError, Head, OptimizerState, StepConfig};
+use crate::config::{Attention, Data, DimsError, FastAccumulation, Head, OptimizerState, StepConfig};
 use crate::linear::{Linear, ROLES, role_name};
 
 /// Every dimension of an FP8 GEMM must be a multiple of this: cuBLASLt wants 16-byte rows of one-byte elements in both
@@ -87,6 +87,17 @@ pub enum ConfigError {
         /// The vocabulary.
         vocab: usize,
     },
+    /// No product of the precision has it.
+    #[error(
+        "fast_accumulation `{asked}` asks for products that precision `{precision}` does not have: FP8 recipes with one scale a \
+         tensor or a row have them, all others take `forward`"
+    )]
+    NoFastAccumulation {
+        /// What was asked.
+        asked: &'static str,
+        /// The precision.
+        precision: &'static str,
+    },
     /// fp32 weights cannot be kept in bf16.
     #[error("optimizer_state `bf16` keeps the weights in bf16, which precision `fp32` contradicts: use `fp32` states")]
     Bf16StatesOfFp32,
@@ -114,6 +125,7 @@ pub fn check_config(config: &StepConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::BytesNeedVocab { vocab: config.dims.vocab });
     }
     check_attention(config)?;
+    check_accumulation(config)?;
     fp8_candidates(config).into_iter().try_for_each(|linear| check_fp8(config, linear))
 }
 
@@ -146,6 +158,20 @@ fn check_attention(config: &StepConfig) -> Result<(), ConfigError> {
         return Err(ConfigError::Cudnn { limit: "takes deterministic = false", value: "true".to_owned() });
     }
     Ok(())
+}
+
+/// Whether some product changes by what is asked.
+fn check_accumulation(config: &StepConfig) -> Result<(), ConfigError> {
+    let asked = match config.fast_accumulation {
+        FastAccumulation::Forward => return Ok(()),
+        FastAccumulation::InputGradient => "input-gradient",
+        FastAccumulation::All => "all",
+    };
+    let changes = [Role::InputGradient, Role::WeightGradient].into_iter().any(|role| {
+        let recipe = config.precision.recipe(role);
+        config.fast_accumulation.adds(role) && recipe.accumulated_fast() != recipe
+    });
+    if changes { Ok(()) } else { Err(ConfigError::NoFastAccumulation { asked, precision: config.precision.name() }) }
 }
 
 /// The linears that the configuration asks to run in FP8.
@@ -363,6 +389,19 @@ mod tests {
                 fp8(&|config| config.precision = Precision::Fp8Block128),
                 "fp8-block128 cannot run `qkv forward` (m=512, n=192, k=64): dim 64 is no multiple of 128; change dim \
                  or use bf16",
+            ),
+            (
+                StepConfig { fast_accumulation: FastAccumulation::All, ..config("tiny", Precision::Bf16) },
+                "fast_accumulation `all` asks for products that precision `bf16` does not have: FP8 recipes with one scale \
+                 a tensor or a row have them, all others take `forward`",
+            ),
+            (
+                StepConfig {
+                    fast_accumulation: FastAccumulation::InputGradient,
+                    ..config("454m", Precision::Fp8Block128)
+                },
+                "fast_accumulation `input-gradient` asks for products that precision `fp8-block128` does not have: FP8 \
+                 recipes with one scale a tensor or a row have them, all others take `forward`",
             ),
             (
                 StepConfig { attention: Attention::Cudnn, ..tiny.clone() },

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use stepwatch_model::config::StepConfig;
 use stepwatch_model::count;
+use stepwatch_record::name::Names;
+use stepwatch_record::{Cell, CellId};
 
 use super::check::say_warnings;
 use super::{CommandError, emit};
@@ -50,27 +52,32 @@ pub fn text(scenario: &Scenario) -> String {
     let mut table = Table::new();
     // Never wrapped: a cell is one line, for people and for `grep`.
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["cell", "memory", "a step", "all rounds"]);
+    // What reports call a cell, where its id does not say it: ids stay as they are whatever is added to a scenario.
+    let cells: Vec<Cell> = scenario.cells.iter().map(|planned| planned.cell.clone()).collect();
+    let names = Names::of(&cells);
+    let called = |id: &CellId| Some(names.get(id)).filter(|name| *name != id.readable()).unwrap_or_default().to_owned();
+    let ids_tell_all = cells.iter().all(|cell| called(&cell.id).is_empty());
+    table.set_header(["cell", "memory", "a step", "all rounds", if ids_tell_all { "" } else { "called" }]);
     if let Some(column) = table.column_mut(0) {
         column.set_padding((0, 1));
     }
-    for column in table.column_iter_mut().skip(1) {
+    for column in table.column_iter_mut().skip(1).take(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let cuda = scenario.backend == BackendChoice::Cuda;
     let mut total = 0.0;
     let mut unknown = false;
     for planned in &scenario.cells {
-        let id = planned.cell.id.to_string();
+        let (id, called) = (planned.cell.id.to_string(), called(&planned.cell.id));
         let Work::Builtin(config) = &planned.work else {
             unknown = true;
-            table.add_row([id.as_str(), "?", "?", "?"]);
+            table.add_row([id.as_str(), "?", "?", "?", &called]);
             continue;
         };
         let estimate = estimate(config, cuda);
         let cell = cell_seconds(estimate.step_seconds, &scenario.measure);
         total += cell;
-        table.add_row([id, bytes(estimate.memory_bytes), seconds(estimate.step_seconds), seconds(cell)]);
+        table.add_row([id, bytes(estimate.memory_bytes), seconds(estimate.step_seconds), seconds(cell), called]);
     }
     let measure = &scenario.measure;
     let total = if unknown { format!("{} without the commands", seconds(total)) } else { seconds(total) };

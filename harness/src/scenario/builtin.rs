@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 
 use stepwatch_model::Precision;
-use stepwatch_model::config::{self, Attention, Compile, Data, Dims, Head, OptimizerState, StepConfig};
+use stepwatch_model::config::{
+    self, Attention, Compile, Data, Dims, FastAccumulation, Head, OptimizerState, StepConfig,
+};
 use stepwatch_record::{Parameters, Scalar};
 
 use super::diagnostic::list;
@@ -71,7 +73,7 @@ pub(super) struct Parameter {
 const MOST: i64 = 1 << 24;
 
 /// Every parameter of the built-in step, in the order of the documentation.
-pub(super) const PARAMETERS: [Parameter; 15] = [
+pub(super) const PARAMETERS: [Parameter; 16] = [
     Parameter {
         name: "model",
         in_step: false,
@@ -171,6 +173,17 @@ pub(super) const PARAMETERS: [Parameter; 15] = [
         set: |config, value| config.head = pick(&HEAD, value).unwrap_or(config.head),
     },
     Parameter {
+        name: "fast_accumulation",
+        in_step: true,
+        default: Default::Text("forward"),
+        accepts: Accepts::Words(|| FAST_ACCUMULATION.map(|(name, _)| name).to_vec()),
+        doc: "Which FP8 products keep partial sums in the tensor cores' reduced precision: forward (as the recipe says), \
+              input-gradient (those too) or all (weight gradients as well).",
+        set: |config, value| {
+            config.fast_accumulation = pick(&FAST_ACCUMULATION, value).unwrap_or(config.fast_accumulation);
+        },
+    },
+    Parameter {
         name: "data",
         in_step: true,
         default: Default::Text("zipf"),
@@ -216,6 +229,11 @@ pub(super) const FILE_PREFIX: &str = "file:";
 const ATTENTION: [(&str, Attention); 3] =
     [("naive", Attention::Naive), ("flash", Attention::Flash), ("cudnn", Attention::Cudnn)];
 const OPTIMIZER_STATE: [(&str, OptimizerState); 2] = [("fp32", OptimizerState::Fp32), ("bf16", OptimizerState::Bf16)];
+const FAST_ACCUMULATION: [(&str, FastAccumulation); 3] = [
+    ("forward", FastAccumulation::Forward),
+    ("input-gradient", FastAccumulation::InputGradient),
+    ("all", FastAccumulation::All),
+];
 const HEAD: [(&str, Head); 2] = [("bf16", Head::Bf16), ("fp8", Head::Fp8)];
 
 /// The dims of a cell's model stand beside its name in its parameters, so that a worker needs no scenario file.
@@ -410,7 +428,7 @@ mod tests {
         assert_eq!(
             defaults.join(" "),
             "model=tiny precision=bf16 attention=flash compile=none batch_size=8 seq_len=1024 recompute=false \
-             deterministic=false optimizer_state=fp32 clip=1 head=bf16 data=zipf learning_rate=0.0003 lr_warmup_steps=0 weight_decay=0.1"
+             deterministic=false optimizer_state=fp32 clip=1 head=bf16 fast_accumulation=forward data=zipf learning_rate=0.0003 lr_warmup_steps=0 weight_decay=0.1"
         );
     }
 
@@ -428,6 +446,7 @@ mod tests {
             ("optimizer_state", "bf16".into()),
             ("clip", 0.into()),
             ("head", "fp8".into()),
+            ("fast_accumulation", "input-gradient".into()),
             ("data", "file:a/b.txt".into()),
             ("learning_rate", 0.01.into()),
             ("lr_warmup_steps", 7.into()),
@@ -440,6 +459,7 @@ mod tests {
         assert_eq!(config.compile.to_string(), "layout+fusion");
         assert_eq!((config.batch_size, config.seq_len, config.recompute, config.deterministic), (3, 64, true, true));
         assert_eq!((config.optimizer_state, config.head), (OptimizerState::Bf16, Head::Fp8));
+        assert_eq!(config.fast_accumulation, FastAccumulation::InputGradient);
         assert_eq!((config.clip, config.weight_decay, config.learning_rate), (0.0, 0.0, 0.01));
         assert_eq!(config.lr_warmup_steps, 7);
         assert_eq!(config.data, Data::File(PathBuf::from("a/b.txt")));

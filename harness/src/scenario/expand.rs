@@ -90,6 +90,7 @@ fn culprit(error: &ConfigError) -> &'static str {
         ConfigError::Cudnn { .. } => "attention",
         ConfigError::BytesNeedVocab { .. } => "data",
         ConfigError::Bf16StatesOfFp32 => "optimizer_state",
+        ConfigError::NoFastAccumulation { .. } => "fast_accumulation",
     }
 }
 

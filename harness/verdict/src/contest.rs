@@ -10,7 +10,7 @@ use crate::ratio::{Ratio, Ratios};
 /// The metric that decides.
 pub(crate) const SPEED: &str = "tokens_per_second";
 /// Parameters that are a choice: cells that differ in these alone do the same work.
-pub(crate) const CHOICES: [&str; 5] = ["precision", "compile", "attention", "head", "recompute"];
+pub(crate) const CHOICES: [&str; 6] = ["precision", "compile", "attention", "head", "fast_accumulation", "recompute"];
 
 /// At least two completed cells that do the same work.
 pub(crate) struct Contest<'a> {

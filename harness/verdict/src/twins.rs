@@ -4,7 +4,10 @@ use stepwatch_record::Cell;
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::run::End;
 
-/// Pairs of completed cells that are equal in all but their precision: FP8 first, BF16 second.
+/// What says something of FP8 products alone.
+const OF_FP8: &str = "fast_accumulation";
+
+/// Pairs of completed cells that are equal in all but their precision, and what BF16 has none of: FP8 first, BF16 second.
 #[must_use]
 pub fn twins(summary: &Summary) -> Vec<(&CellFigures, &CellFigures)> {
     let precision = |cell: &Cell| cell.parameters.get("precision").map(ToString::to_string).unwrap_or_default();
@@ -12,6 +15,7 @@ pub fn twins(summary: &Summary) -> Vec<(&CellFigures, &CellFigures)> {
     let rest = |cell: &Cell| {
         let mut rest = cell.parameters.clone();
         rest.remove("precision");
+        rest.remove(OF_FP8);
         (cell.workload.clone(), rest)
     };
     let of = |wanted: fn(&str) -> bool| summary.cells.iter().filter(done).filter(move |c| wanted(&precision(&c.cell)));

@@ -24,11 +24,12 @@ struct Source {
 
 impl Builder<'_> {
     fn recipe(&self, linear: Linear, role: Role) -> GemmRecipe {
-        match linear {
+        let recipe = match linear {
             _ if !runs_in_fp8(self.config, linear) => GemmRecipe::Plain(self.dtype),
             Linear::Head => self.config.precision.head_recipe(role),
             _ => self.config.precision.recipe(role),
-        }
+        };
+        if self.config.fast_accumulation.adds(role) { recipe.accumulated_fast() } else { recipe }
     }
 
     /// `y = x · wᵀ`: x (T, K), w (N, K), y (T, N).

@@ -13,7 +13,7 @@ mod sides;
 mod tests;
 mod tolerance;
 
-use crate::config::{Compile, Head, OptimizerState, StepConfig};
+use crate::config::{Compile, FastAccumulation, Head, OptimizerState, StepConfig};
 use crate::exec::Backend;
 use crate::plan::{MAX_SQNR_DB, Plan, Verification};
 use crate::session::SessionError;
@@ -55,6 +55,7 @@ pub fn fp32_twin(config: &StepConfig) -> StepConfig {
         compile: Compile::None,
         optimizer_state: OptimizerState::Fp32,
         head: Head::Bf16,
+        fast_accumulation: FastAccumulation::Forward,
         recompute: false,
         ..config.clone()
     }

@@ -1,8 +1,9 @@
 //! What each precision does to gradients, and that the same step twice is the same.
 
+use stepwatch_kernels::op::Op;
 use stepwatch_model::Precision;
 use stepwatch_model::build::build;
-use stepwatch_model::config::{Attention, Compile, StepConfig, preset};
+use stepwatch_model::config::{Attention, Compile, FastAccumulation, Head, StepConfig, preset};
 use stepwatch_model::exec::Backend;
 use stepwatch_model::plan::Plan;
 use stepwatch_model::verify::{BF16_FLOOR_DB, Outcome, first_step, fp32_twin, verify, worst_sqnr};
@@ -45,6 +46,30 @@ fn gradients_of_tiny_against_fp32() {
             assert!((found.loss - twin.loss).abs() < 0.02);
         }
     }
+}
+
+#[test]
+fn fast_accumulation_reaches_the_products_that_are_asked() {
+    let fast = |precision, fast_accumulation| {
+        let example = StepConfig::example(preset("tiny").unwrap(), 4, 128);
+        let config = StepConfig { precision, fast_accumulation, head: Head::Fp8, ..example };
+        let step = build(&config);
+        let mut roles: Vec<String> = step
+            .ops
+            .iter()
+            .filter(|node| matches!(&node.op, Op::Gemm(gemm) if gemm.fast_accumulation))
+            .map(|node| node.label.split_once(' ').unwrap().1.to_owned())
+            .collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    };
+    use FastAccumulation::{All, Forward, InputGradient};
+    assert_eq!(fast(Precision::Fp8Delayed, Forward), ["forward"]);
+    assert_eq!(fast(Precision::Fp8Delayed, InputGradient), ["forward", "input gradient"]);
+    assert_eq!(fast(Precision::Fp8Delayed, All), ["forward", "input gradient", "weight gradient"]);
+    assert_eq!(fast(Precision::Fp8RowwiseGwHp, All), ["forward", "input gradient"]);
+    assert!(fast(Precision::Bf16, Forward).is_empty());
 }
 
 #[test]

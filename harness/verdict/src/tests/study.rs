@@ -106,6 +106,14 @@ fn a_refuted_claim_says_what_could_be_gained_and_what_it_would_need() {
     assert!(only(&beyond, Kind::ClaimRefuted).evidence[1].contains("no step can be 2.5 × as fast"));
     let gain = found.gains.iter().find(|gain| gain.of == id("m/fp8-delayed/full")).unwrap();
     assert!((gain.bound.unwrap() - 4.0 / 3.0).abs() < 1e-6 && (gain.ratio - 1.25).abs() < 0.01, "{gain:?}");
+    // How FP8 products accumulate is nothing that BF16 has: such a cell has the same twin.
+    let fast = study().with(|run| {
+        for cell in run.manifest.cells.iter_mut().filter(|cell| cell.id.0.starts_with("m/")) {
+            let fast = if cell.id.0.contains("fp8") { "all" } else { "forward" };
+            cell.parameters.insert("fast_accumulation".into(), fast.into());
+        }
+    });
+    assert_eq!(conclusion(&fast).gains.len(), conclusion(&study()).gains.len());
     // Where the classifier takes FP8 too, its product counts.
     let head = study().with(|run| {
         for cell in run.manifest.cells.iter_mut().filter(|cell| cell.id.0.starts_with("m/")) {
