@@ -31,9 +31,23 @@ pub(crate) enum Kind {
     UnlikeCells,
     /// The room drifts by 0.1 % a night, and every night the chip warms by 1 % over its rounds; rounds add 0.5 %.
     Temperature,
-    /// Steps within a process scatter by 0.3 to 30 %, each cell in its own way; processes by 0.25 %.
-    Steps,
+    /// Steps within a process scatter, each cell in its own way; processes by 0.25 %.
+    Steps(Mixture),
 }
+
+/// What steps scatter by, and nights besides, where that is what a family is about. The canary sees none of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Mixture {
+    /// Quantiles over the cells of the standard deviation of one step: from 0..1 to the log.
+    steps: fn(f64) -> f64,
+    /// Standard deviation of each cell's own level from night to night, given the cell's number.
+    own_nights: fn(usize) -> f64,
+    /// Standard deviation of the level of all cells from night to night.
+    nights: f64,
+}
+
+/// 0.3 to 30 %, evenly by the log; nights are alike.
+const STEPS_0_3_TO_30: Mixture = Mixture { steps: |p| 0.003 * 100.0_f64.powf(p), own_nights: |_| 0.0, nights: 0.0 };
 
 /// One family with its name for tables and for choosing it.
 pub(crate) struct Family {
@@ -54,7 +68,26 @@ pub(crate) const FAMILIES: [Family; 12] = [
     Family { name: "slow-nights", kind: Kind::SlowNights },
     Family { name: "unlike-cells", kind: Kind::UnlikeCells },
     Family { name: "temperature", kind: Kind::Temperature },
-    Family { name: "step-noise", kind: Kind::Steps },
+    Family { name: "step-noise", kind: Kind::Steps(STEPS_0_3_TO_30) },
+];
+
+/// Other mixtures of cells than `step-noise`, which say whether what holds for it holds for others; run where asked for only.
+pub(crate) const MIXTURES: [Family; 6] = [
+    Family { name: "mixture-equal", kind: Kind::Steps(Mixture { steps: |_| 0.05, ..STEPS_0_3_TO_30 }) },
+    Family {
+        name: "mixture-two-groups",
+        kind: Kind::Steps(Mixture { steps: |p| if p < 0.5 { 0.005 } else { 0.2 }, ..STEPS_0_3_TO_30 }),
+    },
+    Family {
+        name: "mixture-wide",
+        kind: Kind::Steps(Mixture { steps: |p| 0.001 * 500.0_f64.powf(p), ..STEPS_0_3_TO_30 }),
+    },
+    Family { name: "mixture-own-nights", kind: Kind::Steps(Mixture { own_nights: |_| 0.005, ..STEPS_0_3_TO_30 }) },
+    Family {
+        name: "mixture-some-nights",
+        kind: Kind::Steps(Mixture { own_nights: |cell| if cell % 10 == 0 { 0.01 } else { 0.0 }, ..STEPS_0_3_TO_30 }),
+    },
+    Family { name: "mixture-nights", kind: Kind::Steps(Mixture { nights: 0.005, ..STEPS_0_3_TO_30 }) },
 ];
 
 /// One night: logs of the speeds and of the canary by cell and round.
@@ -79,7 +112,8 @@ impl World {
     /// A world in its stationary state.
     pub(crate) fn new(kind: Kind, seed: u64) -> Self {
         let mut random = Random::seeded(seed);
-        let step_sd = (0..CELLS).map(|_| 0.003 * 100.0_f64.powf(random.uniform())).collect();
+        let steps = if let Kind::Steps(mixture) = kind { mixture.steps } else { STEPS_0_3_TO_30.steps };
+        let step_sd = (0..CELLS).map(|_| steps(random.uniform())).collect();
         let levels = (0..=CELLS).map(|_| 0.01 * random.normal()).collect();
         Self { kind, random, levels, step_sd }
     }
@@ -92,6 +126,7 @@ impl World {
                 self.levels.iter_mut().for_each(|level| *level = 0.5 * *level + innovation * self.random.normal());
             }
             Kind::Temperature => self.levels[CELLS] += 0.001 * self.random.normal(),
+            Kind::Steps(mixture) => self.renew_levels(mixture),
             _ => {}
         }
         // What the whole machine does tonight, and so the canary too.
@@ -109,6 +144,15 @@ impl World {
             }
         }
         night
+    }
+
+    /// Levels that nothing ties to those of the night before; no draw where nights are alike.
+    fn renew_levels(&mut self, mixture: Mixture) {
+        for cell in 0..CELLS {
+            let sd = (mixture.own_nights)(cell);
+            self.levels[cell] = if sd > 0.0 { sd * self.random.normal() } else { 0.0 };
+        }
+        self.levels[CELLS] = if mixture.nights > 0.0 { mixture.nights * self.random.normal() } else { 0.0 };
     }
 
     /// What the machine does in one round beyond the night's level.
@@ -138,7 +182,10 @@ impl World {
                 0.01 / 3.0_f64.sqrt() * normal / (chi2 / 3.0).sqrt()
             }
             Kind::WanderingMachine | Kind::SlowNights | Kind::UnlikeCells | Kind::Temperature => 0.005 * normal,
-            Kind::Steps => 0.0025 * normal + self.step_sd[cell] / STEPS.sqrt() * self.random.normal(),
+            Kind::Steps(_) => {
+                let level = self.levels[cell] + self.levels[CELLS];
+                level + 0.0025 * normal + self.step_sd[cell] / STEPS.sqrt() * self.random.normal()
+            }
         }
     }
 }

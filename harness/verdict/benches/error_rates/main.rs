@@ -1,8 +1,15 @@
 //! How often unchanged code is called slower and slower code is found, on synthetic nights of known truth.
 //!
-//! `cargo bench -p stepwatch-verdict --bench error_rates -- [CELL_NIGHTS] [seed=N] [FAMILY…]`: cell-nights a family (100,000 unless
-//! given; the published figures took 1,000,000) and parts of the families' names, or `detection`. Seeds are fixed: a night has
-//! its own, so the figures do not depend on the number of threads.
+//! `cargo bench -p stepwatch-verdict --bench error_rates -- [CELL_NIGHTS] [OPTION=VALUE…] [FAMILY…]`: cell-nights a family (100,000
+//! unless given; the published figures took 1,000,000) and parts of the families' names, or `detection`; `mixture` runs mixtures of
+//! cells that are in no table of families. Seeds are fixed: a night has its own, so the figures do not depend on the number of
+//! threads.
+//!
+//! | option | unless given | what |
+//! |---|---|---|
+//! | `seed=N` | 20261124 | the first seed |
+//! | `reference=N` | 10 | nights in the reference of every judged night; `detection` has its own |
+//! | `false_alarms=SHARE` | 0.01 | the policy's chance of any false red in a run; likewise |
 #![expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 
 mod families;
@@ -10,6 +17,7 @@ mod judge;
 #[path = "../../src/tests/random.rs"]
 mod random;
 
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +25,7 @@ use statrs::distribution::{ChiSquared, ContinuousCDF};
 use stepwatch_record::comparison::Verdict;
 use stepwatch_record::figure::Summary;
 
-use families::{CELLS, FAMILIES, Family, Kind, ROUNDS, World};
+use families::{CELLS, FAMILIES, Family, Kind, MIXTURES, ROUNDS, World};
 use judge::{Counts, Judge, summary};
 
 /// The first seed unless another is asked for; night number k of a family has this plus k, times a large odd number.
@@ -32,37 +40,61 @@ const MOST_SERIES: u64 = 4_000;
 const MARGIN: f64 = 0.005;
 /// The default policy's chance of any false red in a run.
 const FALSE_ALARMS: f64 = 0.01;
+/// What `name=VALUE` may be said of; the head of this file says what.
+const OPTIONS: [&str; 3] = ["seed", "reference", "false_alarms"];
 
-fn main() {
+fn main() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let number = |argument: &String| argument.replace('_', "").parse::<u64>().ok();
     // `cargo test --benches` runs this too, without `--bench`: then only that it runs at all is of interest.
     let benched = std::env::args().any(|argument| argument == "--bench");
     let cell_nights = arguments.iter().find_map(number).unwrap_or(if benched { 100_000 } else { 200 });
-    let first = arguments.iter().find_map(|argument| argument.strip_prefix("seed=")?.parse().ok()).unwrap_or(SEED);
-    let names = |argument: &&String| number(argument).is_none() && !argument.starts_with("seed=");
+    known(&arguments)?;
+    let first = option(&arguments, OPTIONS[0])?.unwrap_or(SEED);
+    let reference_nights: usize = option(&arguments, OPTIONS[1])?.unwrap_or(REFERENCE);
+    let false_alarms: f64 = option(&arguments, OPTIONS[2])?.unwrap_or(FALSE_ALARMS);
+    let names = |argument: &&String| number(argument).is_none() && !argument.contains('=');
     let chosen: Vec<&String> = arguments.iter().filter(names).collect();
-    let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|part| name.contains(part.as_str()));
+    let named = |name: &str| chosen.iter().any(|part| name.contains(part.as_str()));
+    let wanted = |name: &str| chosen.is_empty() || named(name);
     let nights = (cell_nights / CELLS as u64).max(1);
 
     println!("{}; {}; first seed {first}", date(), machine());
     println!(
-        "{CELLS} cells, {ROUNDS} rounds, reference of {REFERENCE} nights, margin {MARGIN}, false_alarms {FALSE_ALARMS}"
+        "{CELLS} cells, {ROUNDS} rounds, reference of {reference_nights} nights, margin {MARGIN}, false_alarms {false_alarms}"
     );
     println!(
         "\n| family | cell-nights | false `regressed` per 10,000 (95 % upper limit) | false `improved` per 10,000 | nights with any false red | 99 % intervals that hold | `unchanged` | blind |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    let judge = Judge::new(MARGIN, FALSE_ALARMS);
-    for family in FAMILIES.iter().filter(|family| wanted(family.name)) {
+    let judge = Judge::new(MARGIN, false_alarms);
+    let families = FAMILIES.iter().filter(|family| wanted(family.name));
+    for family in families.chain(MIXTURES.iter().filter(|mixture| named(mixture.name))) {
         let start = Instant::now();
-        let counts = unchanged(&judge, family, nights, first);
+        let counts = unchanged(&judge, family, reference_nights, nights, first);
         println!("{}", row(family.name, &counts));
         eprint_seconds(family.name, start);
     }
     if wanted("detection") {
         detection(nights.min(MOST_SERIES), first);
     }
+    Ok(())
+}
+
+/// The value of `name=VALUE` among the arguments; an error where it is none of its kind, since a figure of something else than
+/// was asked for would be believed.
+fn option<T: FromStr>(arguments: &[String], name: &str) -> Result<Option<T>, String> {
+    let Some(value) = arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('=')) else {
+        return Ok(None);
+    };
+    value.parse().map(Some).map_err(|_| format!("{name}={value}: {value} is no value of this option"))
+}
+
+/// An error where an argument with `=` is none of [`OPTIONS`].
+fn known(arguments: &[String]) -> Result<(), String> {
+    let name = |argument: &str| argument.split_once('=').map(|(name, _)| name.to_owned());
+    let unknown = arguments.iter().filter_map(|argument| name(argument)).find(|name| !OPTIONS.contains(&name.as_str()));
+    unknown.map_or(Ok(()), |name| Err(format!("{name}: no such option; known are {}", OPTIONS.join(", "))))
 }
 
 /// Time is no result, so it does not stand in the tables.
@@ -71,11 +103,11 @@ fn eprint_seconds(name: &str, start: Instant) {
     eprintln!("{name}: {:.1} s", start.elapsed().as_secs_f64());
 }
 
-/// Judges `nights` independent nights of unchanged code, each against the nights before it.
-fn unchanged(judge: &Judge, family: &Family, nights: u64, first: u64) -> Counts {
+/// Judges `nights` independent nights of unchanged code, each against the `reference_nights` before it.
+fn unchanged(judge: &Judge, family: &Family, reference_nights: usize, nights: u64, first: u64) -> Counts {
     let counts = in_parallel(nights, |night| {
         let mut world = World::new(family.kind, seed(first + night));
-        let reference = reference(&mut world, REFERENCE);
+        let reference = reference(&mut world, reference_nights);
         judge.night(&summary(&world.night()), &reference)
     });
     let mut sum = Counts::default();

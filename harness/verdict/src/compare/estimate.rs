@@ -12,7 +12,7 @@ use super::canary::Canary;
 use super::effect::{Effect, Scale, Shared};
 use super::machine::{self, Share};
 use crate::figures::{FLOOR_SD_LOG, group};
-use crate::stats::{self, Between, Group, Shape, Spread};
+use crate::stats::{self, Between, Explained, Group, Shape, Spread};
 
 /// Round values of one cell in this run and in each reference run that has it, on one scale.
 pub(super) struct Sides {
@@ -155,11 +155,12 @@ fn estimate(sides: &[Sides], shares: Option<&[Share]>) -> Vec<Option<Effect>> {
         sides.iter().map(|sides| sides.reference.iter().filter_map(|run| stats::mean(run)).collect()).collect();
     let rounds = stats::moderate(&within, floor);
     let run_df = (0..sides.len()).map(|i| spent(i).run_df).fold(0.0, f64::max);
-    let explained = |(sides, rounds): (&Sides, &Option<Spread>)| {
+    let explained = |((sides, within), rounds): ((&Sides, &Group), &Option<Spread>)| {
         let each = sides.reference.iter().map(|run| 1.0 / run.len() as f64).sum::<f64>() / sides.reference.len() as f64;
-        rounds.map(|rounds| Spread { variance: rounds.variance * each, ..rounds })
+        let spread = rounds.map(|rounds| Spread { variance: rounds.variance * each, ..rounds })?;
+        Some(Explained { spread, own_df: within.df })
     };
-    let explained: Vec<Option<Spread>> = sides.iter().zip(&rounds).map(explained).collect();
+    let explained: Vec<Option<Explained>> = sides.iter().zip(&within).zip(&rounds).map(explained).collect();
     let runs = stats::between_runs(&means, &explained, run_df, floor);
     let groups: Vec<Vec<&[f64]>> =
         sides.iter().map(|sides| sides.reference.iter().chain([&sides.run]).map(Vec::as_slice).collect()).collect();
@@ -204,7 +205,7 @@ fn effect(
         df: common.df,
         own_df,
         cells: common.series,
-        own_share: 1.0 - 1.0 / common.series,
+        own_share: 1.0 - common.weight,
     });
     let own_share = shared.map_or(1.0, |shared| shared.own_share);
     let tau2 = own.map_or(0.0, |own| own.variance - explained) * own_share;

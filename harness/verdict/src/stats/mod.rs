@@ -2,6 +2,7 @@
 
 mod describe;
 mod discovery;
+mod excess;
 mod moderate;
 mod runs;
 mod shape;
@@ -10,6 +11,7 @@ mod together;
 
 pub use describe::{log_mean, logs, mad, mean, median, quantile, sd};
 pub use discovery::{false_discovery_rates, t_probability};
+pub use excess::Explained;
 pub use moderate::{Group, Spread, moderate};
 pub use runs::{Between, Common, between_runs};
 pub use shape::{Shape, common_shape, further};

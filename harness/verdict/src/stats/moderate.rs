@@ -28,7 +28,7 @@ pub struct Spread {
 }
 
 /// Level of the F test that sets a group aside, over all groups.
-const ALONE_LEVEL: f64 = 0.01;
+pub(super) const ALONE_LEVEL: f64 = 0.01;
 
 /// The scatter of the true variances is taken this far up its sampling distribution (0.5 would be its plain estimate).
 /// Overstating it only makes a group rely more on itself; understating it makes noisy groups look quiet.

@@ -1,17 +1,14 @@
 //! Spread between repeats of a whole experiment, when each repeat gives one mean per series: what all series share in a
 //! repeat, and what is each series' own.
+//!
+//! Series are as unlike as their observations, so each counts for the shift by what its mean is worth (the random effects of
+//! DerSimonian and Laird 1986).
 
+use super::excess::{Explained, excess, little_added, stands_out};
 use super::moderate::{Group, Spread, moderate};
-
-use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
 /// Fewest series for which a shift common to all can be told from the series' own scatter.
 const FEWEST_SERIES: usize = 3;
-
-/// Where repeats are shown to add less than this share to what their own observations explain, all series share one estimate.
-const LITTLE: f64 = 0.2;
-/// Confidence of that.
-const SHOWN: f64 = 0.95;
 
 /// What one series' mean does from one repeat to the next.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,12 +22,14 @@ pub struct Between {
 /// A shift that several series share in each repeat.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Common {
-    /// Its variance, with 1/`series` of the series' own variance in it.
+    /// Its variance, with what the series' own variances leave in their weighted mean.
     pub variance: f64,
     /// Degrees of freedom of that.
     pub df: f64,
     /// How many series share it.
     pub series: f64,
+    /// This series' part in the weighted mean, 0 to 1: of its own variance so much is in `variance` already.
+    pub weight: f64,
 }
 
 /// How a series' mean varies from one repeat to the next, for each series; `means[series][repeat]`.
@@ -38,11 +37,16 @@ pub struct Common {
 /// Series with as many repeats as the longest are taken apart into the shift that all share in a repeat (the machine had a
 /// slow night) and a scatter of their own, moderated over the series. Without that, twenty series that move together would count
 /// as twenty observations. Other series, and fewer than three, use their own scatter. `explained` is what the observations within
-/// a repeat explain of the variance of its mean, with its degrees of freedom: where the series together show that repeats add
-/// little to it, their own scatter is that, and the little. `spent` degrees of freedom went into what was taken out of the means
-/// before. `None` with fewer than two repeats.
+/// a repeat explain of the variance of its mean: where the series together show that repeats add little to it, their own scatter
+/// is that, and the little. `spent` degrees of freedom went into what was taken out of the means before. `None` with fewer than
+/// two repeats.
 #[must_use]
-pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64, floor: f64) -> Vec<Option<Between>> {
+pub fn between_runs(
+    means: &[Vec<f64>],
+    explained: &[Option<Explained>],
+    spent: f64,
+    floor: f64,
+) -> Vec<Option<Between>> {
     let longest = means.iter().map(Vec::len).max().unwrap_or(0);
     let centred: Vec<Vec<f64>> = means.iter().map(|series| centre(series)).collect();
     let complete: Vec<usize> = (0..means.len()).filter(|&i| means[i].len() == longest).collect();
@@ -58,44 +62,73 @@ pub fn between_runs(means: &[Vec<f64>], explained: &[Option<Spread>], spent: f64
     if longest < 2 || complete.len() < FEWEST_SERIES {
         return spreads;
     }
-    let repeats = left(longest);
-    let share = 1.0 - 1.0 / complete.len() as f64;
-    let shift: Vec<f64> = (0..longest)
-        .map(|run| complete.iter().map(|&i| centred[i][run]).sum::<f64>() / complete.len() as f64)
-        .collect();
-    let common = shift.iter().map(|value| value * value).sum::<f64>() / repeats;
-    let group = |&i: &usize| {
-        let squares: f64 = centred[i].iter().zip(&shift).map(|(value, shift)| (value - shift).powi(2)).sum();
-        Group { variance: squares / (repeats * share), df: repeats * share }
-    };
-    let groups: Vec<Group> = complete.iter().map(group).collect();
-    let scatter = moderate(&groups, floor);
-    let of_complete: Vec<Option<Spread>> = complete.iter().map(|&i| explained.get(i).copied().flatten()).collect();
-    let little = added(&groups, &of_complete);
-    for ((&i, scatter), explained) in complete.iter().zip(scatter).zip(of_complete) {
-        spreads[i] = scatter.map(|own| {
-            let alike = little.zip(explained).filter(|(_, by)| !own.alone && !by.alone);
-            let own = alike.map_or(own, |(ratio, by)| Spread { variance: ratio * by.variance, ..by });
-            Between { own, common: Some(Common { variance: common, df: repeats, series: complete.len() as f64 }) }
-        });
+    let series: Vec<&[f64]> = complete.iter().map(|&i| centred[i].as_slice()).collect();
+    let of_complete: Option<Vec<Explained>> = complete.iter().map(|&i| explained.get(i).copied().flatten()).collect();
+    for (&i, between) in complete.iter().zip(together(&series, of_complete.as_deref(), left(longest), floor)) {
+        spreads[i] = between;
     }
     spreads
 }
 
-/// How many times what the observations explain the series scatter from repeat to repeat, at least 1; `None` unless all of
-/// them together show that it is little more (an F test of equivalence).
-fn added(groups: &[Group], explained: &[Option<Spread>]) -> Option<f64> {
-    let (mut sum, mut df, mut df_explained) = (0.0, 0.0, 0.0_f64);
-    for (group, explained) in groups.iter().zip(explained) {
-        let Some(explained) = explained.filter(|spread| spread.variance > 0.0 && !spread.alone) else { continue };
-        sum += group.df * group.variance / explained.variance;
-        df += group.df;
-        // Moderated variances share their degrees of freedom.
-        df_explained = df_explained.max(explained.df);
+/// The same for complete series around their means, `repeats` degrees of freedom each.
+fn together(series: &[&[f64]], explained: Option<&[Explained]>, repeats: f64, floor: f64) -> Vec<Option<Between>> {
+    let alike = vec![1.0; series.len()];
+    // Where nothing says how the series differ, all weigh the same.
+    let by_rounds = explained.map(|explained| explained.iter().map(|by| by.spread.variance.max(floor)).collect());
+    let by_rounds: Vec<f64> = by_rounds.unwrap_or(alike);
+    let explained = explained.unwrap_or_default();
+    // What repeats add to it depends on the shift, and the shift's weights on that: twice is enough.
+    let added = excess(&Parts::of(series, &by_rounds, repeats, floor).groups, explained);
+    let expected: Vec<f64> = by_rounds.iter().map(|variance| variance + added).collect();
+    let parts = Parts::of(series, &expected, repeats, floor);
+    let little = little_added(&parts.groups, explained);
+    let between = |(i, own): (usize, Option<Spread>)| {
+        let own = own?;
+        let alike = little.zip(explained.get(i)).map(|(ratio, by)| by.times(ratio));
+        let alike = alike.filter(|alike| !stands_out(&parts.groups[i], alike, series.len()));
+        Some(parts.with(alike.unwrap_or(own), parts.weights[i]))
+    };
+    moderate(&parts.groups, floor).into_iter().enumerate().map(between).collect()
+}
+
+/// Series taken apart into the shift of each repeat that all share and what is left of each series.
+struct Parts {
+    /// Variance of the shift and its degrees of freedom.
+    shift: Group,
+    /// What is left of each series, as the variance of its mean around the true shift.
+    groups: Vec<Group>,
+    /// Each series' part in the shift; they sum to 1.
+    weights: Vec<f64>,
+}
+
+impl Parts {
+    /// Each series weighs by the inverse of the `expected` variance of its mean. None weighs more than the third-heaviest: what
+    /// one or two series do is no shift of all.
+    fn of(series: &[&[f64]], expected: &[f64], repeats: f64, floor: f64) -> Self {
+        let mut precision: Vec<f64> = expected.iter().map(|variance| 1.0 / variance).collect();
+        precision.sort_by(|a, b| b.total_cmp(a));
+        let most = precision[FEWEST_SERIES.min(precision.len()) - 1];
+        let precision: Vec<f64> = expected.iter().map(|variance| (1.0 / variance).min(most)).collect();
+        let sum: f64 = precision.iter().sum();
+        let weights: Vec<f64> = precision.iter().map(|precision| precision / sum).collect();
+        let of_repeat = |run: usize| series.iter().zip(&weights).map(|(series, weight)| weight * series[run]).sum();
+        let shift: Vec<f64> = (0..series[0].len()).map(of_repeat).collect();
+        let group = |(series, weight): (&&[f64], &f64)| {
+            let squares: f64 = series.iter().zip(&shift).map(|(value, shift)| (value - shift).powi(2)).sum();
+            let df = repeats * (1.0 - weight);
+            Group { variance: (squares / df).max(floor), df }
+        };
+        Self {
+            shift: Group { variance: shift.iter().map(|value| value * value).sum::<f64>() / repeats, df: repeats },
+            groups: series.iter().zip(&weights).map(group).collect(),
+            weights,
+        }
     }
-    let ratio = sum / df;
-    let quantile = FisherSnedecor::new(df, df_explained).ok()?.inverse_cdf(1.0 - SHOWN);
-    (ratio / quantile <= 1.0 + LITTLE).then_some(ratio.max(1.0))
+
+    fn with(&self, own: Spread, weight: f64) -> Between {
+        let Group { variance, df } = self.shift;
+        Between { own, common: Some(Common { variance, df, series: self.weights.len() as f64, weight }) }
+    }
 }
 
 fn centre(series: &[f64]) -> Vec<f64> {
