@@ -97,10 +97,9 @@ mod tests {
 
     #[test]
     fn what_repeats_add_is_what_balances_the_scatter() {
-        // Known what is explained (degrees of freedom without end): half of (3/(1 + a) + 5/(3 + a)) is 1 for a = 2√2 − 0... below.
         let groups = [Group { variance: 3.0, df: 9.0 }, Group { variance: 5.0, df: 9.0 }];
         let known = [explained(1.0, 1e12), explained(3.0, 1e12)];
-        // (1 + a)(3 + a)·2 = 3(3 + a) + 5(1 + a): a² = 4.
+        // 3/(1 + a) + 5/(3 + a) = 2: a² = 4.
         let added = excess(&groups, &known);
         assert!((added - 2.0).abs() < 1e-9, "{added}");
         let quiet = [explained(4.0, 1e12), explained(6.0, 1e12)];
@@ -116,5 +115,14 @@ mod tests {
         assert_eq!(shown(5, 44.0), None);
         // A divisor that is nothing but noise shows nothing.
         assert_eq!(shown(100, 4.0), None);
+    }
+
+    #[test]
+    fn a_series_that_scatters_far_more_shares_nothing() {
+        let by = Spread { variance: 1.0, df: 44.0, alone: false };
+        let stands_out = |variance: f64, count: usize| stands_out(&Group { variance, df: 9.0 }, &by, count);
+        // Upper quantiles of F(9, 44) by mpmath's incomplete beta function: 5.095153 at 0.01/100, 3.488692 at 0.01/4.
+        assert!(stands_out(5.095 + 0.01, 100) && !stands_out(5.095 - 0.01, 100));
+        assert!(stands_out(3.488 + 0.01, 4) && !stands_out(3.488 - 0.01, 4));
     }
 }

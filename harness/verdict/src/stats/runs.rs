@@ -165,6 +165,46 @@ mod tests {
         assert!((between.own.variance * share - 4e-4 / 3.0).abs() < 1e-9, "{between:?}");
     }
 
+    /// 20 series of 4 repeats that scatter by every sign pattern with as many ups as downs, the last `noisy` of them a hundred
+    /// times as far; what explains that.
+    fn unlike(noisy: usize) -> (Vec<Vec<f64>>, Vec<Option<Explained>>) {
+        let patterns: Vec<u32> = (0..16_u32).filter(|bits| bits.count_ones() == 2).collect();
+        let sd = |i: usize| -> f64 { if i + noisy < 20 { 0.001 } else { 0.1 } };
+        let value = |i: usize, run: u32| {
+            if patterns[i % patterns.len()] >> run & 1 == 1 { sd(i) } else { -sd(i) }
+        };
+        let explained = |i: usize| {
+            let spread = Spread { variance: 4.0 / 3.0 * sd(i).powi(2), df: 40.0, alone: false };
+            Some(Explained { spread, own_df: 40.0 })
+        };
+        let means = (0..20).map(|i| (0..4).map(|run| value(i, run)).collect()).collect();
+        (means, (0..20).map(explained).collect())
+    }
+
+    #[test]
+    fn noisy_series_do_not_make_the_shift_of_quiet_ones() {
+        let (means, explained) = unlike(5);
+        let between: Vec<Between> =
+            between_runs(&means, &explained, 0.0, 1e-12).into_iter().map(Option::unwrap).collect();
+        let common = between[0].common.unwrap();
+        assert!(common.variance < 1e-6, "{common:?}");
+        let weights: f64 = between.iter().map(|between| between.common.unwrap().weight).sum();
+        assert!((weights - 1.0).abs() < 1e-12 && (common.weight - 1.0 / 15.0).abs() < 1e-4, "{common:?}");
+        // All alike, the noisy ones' scatter is in the mean of all.
+        let alike = between_runs(&means, &[], 0.0, 1e-12)[0].unwrap().common.unwrap();
+        assert!(alike.variance > 1e-5 && (alike.weight - 0.05).abs() < 1e-12, "{alike:?}");
+    }
+
+    #[test]
+    fn no_series_is_the_shift_alone() {
+        let (means, mut explained) = unlike(0);
+        let by = explained[0].as_mut().unwrap();
+        by.spread.variance = 1e-16;
+        let weights =
+            between_runs(&means, &explained, 0.0, 1e-16).into_iter().map(|b| b.unwrap().common.unwrap().weight);
+        assert!(weights.into_iter().all(|weight| (weight - 0.05).abs() < 1e-9), "it weighs as the third-heaviest");
+    }
+
     #[test]
     fn one_run_says_nothing_of_the_next() {
         assert_eq!(between_runs(&[vec![1.0], vec![2.0]], &[], 0.0, 0.0), vec![None, None]);

@@ -8,7 +8,7 @@ use stepwatch_record::{Cell, CellId, End, Parameters, Run};
 
 use super::random::Random;
 use super::scripted::Script;
-use crate::compare::Comparison;
+use crate::compare::{Comparison, decide, effects};
 use crate::stats::{self, Group};
 
 /// Upper limit for a rate of at most `rate` seen in `trials`.
@@ -261,6 +261,34 @@ fn a_machine_that_is_slow_on_some_nights_is_no_regression_where_its_canary_says_
         println!("slow nights, {name}: any false red {red:.4}, sighted {sighted:.3}");
         assert!(red <= at_most(0.01, trials), "{name}: {red}");
         assert!(slow_nights == 0 || sighted > 0.99, "{name}: {sighted}");
+    }
+}
+
+#[test]
+fn noisy_cells_do_not_widen_the_intervals_of_quiet_ones() {
+    let (trials, cells, mut random) = (500, 40, Random::seeded(15));
+    let round_sd = |cell: usize| 0.001 * 50.0_f64.powf(cell as f64 / (cells - 1) as f64);
+    let mut night = || {
+        let rounds = |cell: usize| (0..5).map(|_| round_sd(cell) * random.normal()).collect::<Vec<f64>>();
+        summary(&(0..cells).map(rounds).collect::<Vec<_>>())
+    };
+    let policy = planned().manifest.policy;
+    // Of the quieter and of the noisier half.
+    let mut held = [0_usize; 2];
+    for _ in 0..trials {
+        let reference: Vec<Summary> = (0..10).map(|_| night()).collect();
+        let effects = effects("tokens_per_second", &night(), &reference.iter().collect::<Vec<_>>());
+        for (cell, effect) in effects.into_iter().enumerate() {
+            let decision = decide(&effect.unwrap().by_itself(), Better::Higher, &policy, 0.99);
+            let (low, high) = decision.interval.unwrap();
+            held[usize::from(cell >= cells / 2)] += usize::from(low <= 0.0 && 0.0 <= high);
+        }
+    }
+    for (half, held) in ["quieter", "noisier"].iter().zip(held) {
+        let share = held as f64 / (trials * cells / 2) as f64;
+        println!("rounds of 0.1 to 5 % by cell, the {half} half: 99 % intervals held {share:.4}");
+        // A shift in which all cells weigh the same held 99.98 and 99.5 %.
+        assert!((0.985..0.995).contains(&share), "the {half} half: {share}");
     }
 }
 
