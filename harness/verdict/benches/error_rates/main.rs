@@ -8,8 +8,10 @@
 //! | option | unless given | what |
 //! |---|---|---|
 //! | `seed=N` | 20261124 | the first seed |
-//! | `reference=N` | 10 | nights in the reference of every judged night; `detection` has its own |
-//! | `false_alarms=SHARE` | 0.01 | the policy's chance of any false red in a run; likewise |
+//! | `reference=N` | 10 | nights in the reference |
+//! | `false_alarms=SHARE` | 0.01 | the policy's chance of any false red in a run |
+//!
+//! `detection` judges by many policies, or by the one that `reference` and `false_alarms` give.
 #![expect(clippy::print_stdout, reason = "the tables are what this program is for")]
 
 mod families;
@@ -76,7 +78,14 @@ fn main() -> Result<(), String> {
         eprint_seconds(family.name, start);
     }
     if wanted("detection") {
-        detection(nights.min(MOST_SERIES), first);
+        let asked = arguments.iter().any(|argument| OPTIONS[1..].iter().any(|name| argument.starts_with(name)));
+        let policies = |windows: &[usize]| -> Vec<(usize, f64)> {
+            if asked {
+                return vec![(reference_nights, false_alarms)];
+            }
+            windows.iter().flat_map(|n| [0.005, FALSE_ALARMS, 0.02, 0.05].map(|share| (*n, share))).collect()
+        };
+        detection(nights.min(MOST_SERIES), first, policies);
     }
     Ok(())
 }
@@ -122,15 +131,16 @@ fn reference(world: &mut World, nights: usize) -> Vec<Summary> {
     nights
 }
 
-/// How often a lasting slowdown of one cell of the matrix is found, by policy; a night that is red is not accepted, so the
+/// How often a lasting slowdown of one cell of the matrix is found, by each of the policies (nights in the
+/// reference and `false_alarms`) for the windows of nights that a slowdown is looked for with; a night that is red is not accepted, so the
 /// reference stays as it is.
-fn detection(series: u64, first: u64) {
+fn detection(series: u64, first: u64, policies: impl Fn(&[usize]) -> Vec<(usize, f64)>) {
     println!(
         "\n| slowdown of one cell | spread | nights in the reference | `false_alarms` | series | found on night 1 | by night {NIGHTS} |"
     );
     println!("|---|---|---|---|---|---|---|");
     for (slower, sd, windows) in [(0.02, 0.01, &[REFERENCE, 20, 30, 50][..]), (0.01, 0.0025, &[REFERENCE])] {
-        for (nights, false_alarms) in windows.iter().flat_map(|n| [0.005, FALSE_ALARMS, 0.02, 0.05].map(|a| (*n, a))) {
+        for (nights, false_alarms) in policies(windows) {
             let judge = Judge::new(MARGIN, false_alarms);
             let found = in_parallel(series, |number| first_red(&judge, nights, sd, slower, seed(first + number)));
             let by = |night: usize| {
