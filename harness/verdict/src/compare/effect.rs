@@ -78,7 +78,7 @@ pub struct Shared {
     pub own_df: f64,
     /// Cells that share it and are judged beside one another.
     pub cells: f64,
-    /// The share of a variance between rounds that is not in the mean over the cells.
+    /// The share of a variance between rounds that is not in the weighted mean over the cells.
     pub own_share: f64,
 }
 
