@@ -143,13 +143,15 @@ fn ladder(cells: &[&CellView], step: usize, columns: &[Column], palette: &[Strin
                 .collect(),
         }
     });
-    let names = ["workload", "model", "precision", "attention", "batch_size", "seq_len", "head"];
+    let names = ["workload", "model", "precision", "attention", "batch_size", "seq_len", "head", "fast_accumulation"];
     let title = names.into_iter().filter_map(|name| {
         let value = cells[0].value(name);
-        (value != "–" && value != "builtin").then(|| match name {
+        // What goes without saying: our own step, and accumulation as the recipe has it.
+        (!["–", "builtin", "forward"].contains(&value)).then(|| match name {
             "batch_size" => format!("batch {value}"),
             "seq_len" => format!("length {value}"),
             "head" => format!("head {value}"),
+            "fast_accumulation" => format!("fast accumulation {value}"),
             _ => value.to_owned(),
         })
     });
