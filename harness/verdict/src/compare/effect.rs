@@ -80,6 +80,9 @@ pub struct Shared {
     pub cells: f64,
     /// The share of a variance between rounds that is not in the weighted mean over the cells.
     pub own_share: f64,
+    /// The share of their common level at which each cell is judged: 1 where cells are alike, less where they are unlike
+    /// ([`stats::share_of_level`]).
+    pub level_share: f64,
 }
 
 impl Effect {
@@ -107,7 +110,7 @@ impl Effect {
     /// The same change as if no other cell were judged beside it, so that its interval is one of its own.
     #[must_use]
     pub fn by_itself(&self) -> Self {
-        Self { shared: self.shared.map(|shared| Shared { cells: 1.0, ..shared }), ..self.clone() }
+        Self { shared: self.shared.map(|shared| Shared { cells: 1.0, level_share: 1.0, ..shared }), ..self.clone() }
     }
 
     /// Two-sided p value of no change.
@@ -148,6 +151,7 @@ impl Effect {
     fn limit_together(&self, shared: Shared, rounds: u32, confidence: f64) -> Option<f64> {
         let own = Group { variance: self.own_variance(rounds)?, df: shared.own_df };
         let common = Group { variance: shared.variance, df: shared.df };
-        stats::limit_together(common, own, shared.cells, shared.cells * (1.0 - confidence) / 2.0)
+        let level = shared.level_share * shared.cells * (1.0 - confidence) / 2.0;
+        stats::limit_together(common, own, shared.cells, level)
     }
 }

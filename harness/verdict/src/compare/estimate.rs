@@ -14,6 +14,9 @@ use super::machine::{self, Share};
 use crate::figures::{FLOOR_SD_LOG, group};
 use crate::stats::{self, Between, Explained, Group, Shape, Spread};
 
+/// The level at which it is asked what unlike cells do to the level of each; at other levels it is nearly the same.
+const USUAL_LEVEL: f64 = 0.01;
+
 /// Round values of one cell in this run and in each reference run that has it, on one scale.
 pub(super) struct Sides {
     scale: Scale,
@@ -167,7 +170,25 @@ fn estimate(sides: &[Sides], shares: Option<&[Share]>) -> Vec<Option<Effect>> {
     let variances: Vec<f64> = within.iter().map(|group| group.variance).collect();
     let shape = stats::common_shape(&groups, &variances);
     let of_cell = |((i, sides), (rounds, runs))| effect(sides, rounds, runs, shape, share(i));
-    sides.iter().enumerate().zip(rounds.into_iter().zip(runs)).map(of_cell).collect()
+    let mut effects: Vec<Option<Effect>> =
+        sides.iter().enumerate().zip(rounds.into_iter().zip(runs)).map(of_cell).collect();
+    share_level(&mut effects);
+    effects
+}
+
+/// Says of cells that share a part of their error at which share of a level each is judged, since they are unlike in the rest.
+fn share_level(effects: &mut [Option<Effect>]) {
+    let parts = |effect: &Effect| {
+        let shared = effect.shared?;
+        let common = Group { variance: shared.variance, df: shared.df };
+        Some((common, Group { variance: effect.own_variance(effect.rounds)?, df: shared.own_df }))
+    };
+    let (common, own): (Vec<Group>, Vec<Group>) = effects.iter().flatten().filter_map(parts).unzip();
+    let Some(common) = common.first() else { return };
+    let share = stats::share_of_level(*common, &own, USUAL_LEVEL);
+    for shared in effects.iter_mut().flatten().filter_map(|effect| effect.shared.as_mut()) {
+        shared.level_share = share;
+    }
 }
 
 /// The variance between rounds of one cell, over this run and its reference runs, each around its own mean; `spent` degrees of
@@ -206,6 +227,7 @@ fn effect(
         own_df,
         cells: common.series,
         own_share: 1.0 - common.weight,
+        level_share: 1.0,
     });
     let own_share = shared.map_or(1.0, |shared| shared.own_share);
     let tau2 = own.map_or(0.0, |own| own.variance - explained) * own_share;

@@ -8,6 +8,7 @@ mod runs;
 mod shape;
 mod student;
 mod together;
+mod unlike;
 
 pub use describe::{log_mean, logs, mad, mean, median, quantile, sd};
 pub use discovery::{false_discovery_rates, t_probability};
@@ -17,3 +18,4 @@ pub use runs::{Between, Common, between_runs};
 pub use shape::{Shape, common_shape, further};
 pub use student::{interval, normal_quantile, t_quantile, welch_df};
 pub use together::limit_together;
+pub use unlike::share_of_level;

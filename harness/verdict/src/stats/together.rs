@@ -101,14 +101,14 @@ fn steps_of_largest(count: f64, df: f64, level: f64) -> Option<Vec<(f64, f64)>> 
 }
 
 /// About the value of Student's t that lies where `z` lies in the standard normal distribution (Wallace 1959, inverted).
-fn t_at(z: f64, df: f64) -> f64 {
+pub(super) fn t_at(z: f64, df: f64) -> f64 {
     let u = z * (8.0 * df + 3.0) / (8.0 * df + 1.0);
     (df * (u * u / df).exp_m1()).sqrt().copysign(z)
 }
 
 /// The probability that Student's t with `df` degrees of freedom, taken down to a whole number, is above `t`: the finite sums of
 /// Abramowitz and Stegun 26.7.3 and 26.7.4.
-fn survival(t: f64, df: f64) -> f64 {
+pub(super) fn survival(t: f64, df: f64) -> f64 {
     if df >= MANY {
         let z = (8.0 * df + 1.0) / (8.0 * df + 3.0) * (df * (t * t / df).ln_1p()).sqrt().copysign(t);
         return Normal::new(0.0, 1.0).map_or(f64::NAN, |normal| normal.sf(z));
