@@ -180,6 +180,7 @@ fn estimate(pairs: &[&Pairs]) -> Vec<Option<Effect>> {
             scale: pairs.scale,
             difference: stats::mean(&pairs.differences)?,
             round_variance: spread.map(|spread| spread.variance),
+            round_df: spread.map_or(0.0, |spread| spread.df),
             fixed_variance: 0.0,
             // Rounds of a pair share the machine: nothing of it is left to take out.
             machine: None,

@@ -236,6 +236,7 @@ fn effect(
         difference,
         // One round a run: what differs between runs holds what differs between rounds.
         round_variance: sigma2.or(own.map(|_| 0.0)),
+        round_df: rounds.map_or(0.0, |rounds| rounds.df),
         fixed_variance: tau2 * (1.0 + 1.0 / count)
             + sigma2.unwrap_or(0.0) * own_share * parts(1)
             + machine.variance
