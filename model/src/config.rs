@@ -261,6 +261,16 @@ pub enum FastAccumulation {
 }
 
 impl FastAccumulation {
+    /// Its name as users write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::InputGradient => "input-gradient",
+            Self::All => "all",
+        }
+    }
+
     /// Whether products of a role have it beyond what the recipe says.
     #[must_use]
     pub const fn adds(self, role: Role) -> bool {

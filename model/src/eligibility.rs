@@ -162,16 +162,19 @@ fn check_attention(config: &StepConfig) -> Result<(), ConfigError> {
 
 /// Whether some product changes by what is asked.
 fn check_accumulation(config: &StepConfig) -> Result<(), ConfigError> {
-    let asked = match config.fast_accumulation {
-        FastAccumulation::Forward => return Ok(()),
-        FastAccumulation::InputGradient => "input-gradient",
-        FastAccumulation::All => "all",
-    };
+    let asked = config.fast_accumulation;
+    if asked == FastAccumulation::Forward {
+        return Ok(());
+    }
     let changes = [Role::InputGradient, Role::WeightGradient].into_iter().any(|role| {
         let recipe = config.precision.recipe(role);
-        config.fast_accumulation.adds(role) && recipe.accumulated_fast() != recipe
+        asked.adds(role) && recipe.accumulated_fast() != recipe
     });
-    if changes { Ok(()) } else { Err(ConfigError::NoFastAccumulation { asked, precision: config.precision.name() }) }
+    if changes {
+        Ok(())
+    } else {
+        Err(ConfigError::NoFastAccumulation { asked: asked.name(), precision: config.precision.name() })
+    }
 }
 
 /// The linears that the configuration asks to run in FP8.

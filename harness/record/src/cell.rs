@@ -64,6 +64,9 @@ impl From<bool> for Scalar {
 /// The parameters of a cell by name, sorted, so that two equal sets have one written form.
 pub type Parameters = BTreeMap<String, Scalar>;
 
+/// The workload that is Stepwatch's own training step; every other is a command that the scenario names.
+pub const BUILTIN: &str = "builtin";
+
 /// The stable name of a cell: a readable part and a hash, such as `454m/fp8-delayed/cudnn/full~a1b2c3d4`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use stepwatch_record::against::{Against, AgainstPair, BUILD, OTHER_BUILD, THIS_BUILD};
+use stepwatch_record::cell::BUILTIN;
 use stepwatch_record::{Cell, CellId};
 
 use crate::scenario::{self, PlannedCell, Scenario, Work};
@@ -60,7 +61,7 @@ pub fn again(named: Option<&str>, then: &Against, scenario: &Scenario) -> Result
 }
 
 fn workloads(scenario: &Scenario) -> Vec<&str> {
-    std::iter::once("builtin").chain(scenario.workloads.keys().map(String::as_str)).collect()
+    std::iter::once(BUILTIN).chain(scenario.workloads.keys().map(String::as_str)).collect()
 }
 
 /// Every built-in cell, once more by the other binary.

@@ -3,6 +3,7 @@
 //!
 //! `[step]`, the axes of `[[matrix]]`, `--filter`, `schema`, the documentation and the worker's way back from parameters
 //! all read this table. A default never changes, since ids leave defaults out: its replacement is a new key.
+//! Long because it is that table, with a line of meaning for each.
 
 use std::path::PathBuf;
 
@@ -230,9 +231,9 @@ const ATTENTION: [(&str, Attention); 3] =
     [("naive", Attention::Naive), ("flash", Attention::Flash), ("cudnn", Attention::Cudnn)];
 const OPTIMIZER_STATE: [(&str, OptimizerState); 2] = [("fp32", OptimizerState::Fp32), ("bf16", OptimizerState::Bf16)];
 const FAST_ACCUMULATION: [(&str, FastAccumulation); 3] = [
-    ("forward", FastAccumulation::Forward),
-    ("input-gradient", FastAccumulation::InputGradient),
-    ("all", FastAccumulation::All),
+    (FastAccumulation::Forward.name(), FastAccumulation::Forward),
+    (FastAccumulation::InputGradient.name(), FastAccumulation::InputGradient),
+    (FastAccumulation::All.name(), FastAccumulation::All),
 ];
 const HEAD: [(&str, Head); 2] = [("bf16", Head::Bf16), ("fp8", Head::Fp8)];
 

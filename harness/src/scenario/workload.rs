@@ -19,8 +19,7 @@ use super::raw::RawNamed;
 use super::read::{Table, Value, found, scalar};
 use super::{CommandAxis, CommandWorkload};
 
-/// The name of the built-in step among workloads.
-pub(super) const BUILTIN: &str = "builtin";
+pub(super) use stepwatch_record::cell::BUILTIN;
 
 /// A workload and where its name stands.
 pub(super) struct Declared {

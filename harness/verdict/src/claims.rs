@@ -1,6 +1,7 @@
 //! Claims judged: a scenario says that one side is so many times the other, and every pair of cells answers.
 
 use stepwatch_record::CellId;
+use stepwatch_record::cell::BUILTIN;
 use stepwatch_record::comparison::{ClaimVerdict, JudgedClaim, JudgedPair};
 use stepwatch_record::figure::Summary;
 use stepwatch_record::run::{Claim, ClaimPair, End, Run};
@@ -34,7 +35,7 @@ pub fn emulated(run: &Run, cell: &CellId) -> bool {
         planned.and_then(|cell| cell.parameters.get(name)).is_some_and(|value| value.to_string().starts_with("fp8"))
     };
     // A program of the user's own may well run on a GPU while the built-in step does not.
-    let builtin = planned.is_some_and(|cell| cell.workload == "builtin");
+    let builtin = planned.is_some_and(|cell| cell.workload == BUILTIN);
     builtin && run.manifest.backend == "cpu" && (fp8("precision") || fp8("head"))
 }
 

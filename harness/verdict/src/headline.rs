@@ -1,6 +1,7 @@
 //! The verdict of a run in one sentence: the worst first, with its numbers.
 
 use stepwatch_record::CellId;
+use stepwatch_record::cell::BUILTIN;
 use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::{Round, Run};
@@ -11,9 +12,6 @@ use crate::contest::{self, SPEED};
 use crate::findings::Crowd;
 use crate::ratio::{Ratio, Ratios};
 use crate::wording::{change, change_range, count, number, percent};
-
-/// The workload that is Stepwatch's own step.
-const BUILTIN: &str = "builtin";
 
 /// One sentence without a full stop.
 pub(crate) fn headline(

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use stepwatch_record::Run;
+use stepwatch_record::cell::BUILTIN;
 use stepwatch_record::gain::Gain;
 
 use super::plot::{Plot, Ruler, Tick};
@@ -161,7 +162,7 @@ fn claims(run: &Run, gains: &[Gain]) -> Vec<f64> {
 fn line(gain: &Gain, cells: &[CellView]) -> String {
     let Some(cell) = cells.iter().find(|cell| cell.id == gain.of.0) else { return gain.of.readable().to_owned() };
     let mut parts: Vec<&str> = Vec::new();
-    if cell.workload != "builtin" {
+    if cell.workload != BUILTIN {
         parts.push(&cell.workload);
     }
     parts.extend(["precision", "attention", "compile"].map(|name| cell.value(name)).into_iter().filter(|v| *v != "–"));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use stepwatch_record::cell::BUILTIN;
 
 use super::{Axis, range};
 use crate::format::{Hint, Scale};
@@ -147,7 +148,7 @@ fn ladder(cells: &[&CellView], step: usize, columns: &[Column], palette: &[Strin
     let title = names.into_iter().filter_map(|name| {
         let value = cells[0].value(name);
         // What goes without saying: our own step, and accumulation as the recipe has it.
-        (!["–", "builtin", "forward"].contains(&value)).then(|| match name {
+        (!["–", BUILTIN, "forward"].contains(&value)).then(|| match name {
             "batch_size" => format!("batch {value}"),
             "seq_len" => format!("length {value}"),
             "head" => format!("head {value}"),

@@ -159,8 +159,7 @@ fn estimate(sides: &[Sides], shares: Option<&[Share]>) -> Vec<Option<Effect>> {
     let rounds = stats::moderate(&within, floor);
     let run_df = (0..sides.len()).map(|i| spent(i).run_df).fold(0.0, f64::max);
     let explained = |((sides, within), rounds): ((&Sides, &Group), &Option<Spread>)| {
-        let each = sides.reference.iter().map(|run| 1.0 / run.len() as f64).sum::<f64>() / sides.reference.len() as f64;
-        let spread = rounds.map(|rounds| Spread { variance: rounds.variance * each, ..rounds })?;
+        let spread = rounds.map(|rounds| Spread { variance: rounds.variance * share_in_means(sides), ..rounds })?;
         Some(Explained { spread, own_df: within.df })
     };
     let explained: Vec<Option<Explained>> = sides.iter().zip(&within).zip(&rounds).map(explained).collect();
@@ -201,6 +200,11 @@ fn within(sides: &Sides, spent: f64) -> Group {
     Group { variance: if left > 0.0 { squares / left } else { 0.0 }, df: left }
 }
 
+/// Σ(1/n_r)/R: the share of σ² in the variance of one reference run's mean.
+fn share_in_means(sides: &Sides) -> f64 {
+    sides.reference.iter().map(|run| 1.0 / run.len() as f64).sum::<f64>() / sides.reference.len() as f64
+}
+
 fn effect(
     sides: &Sides,
     rounds: Option<Spread>,
@@ -211,13 +215,11 @@ fn effect(
     let machine = taken.unwrap_or_default();
     let difference = stats::mean(&sides.run)? - mean_of_means(&sides.reference)?;
     let count = sides.reference.len() as f64;
-    // Σ(1/n_r)/R: the share of σ² in the variance of one reference run's mean.
-    let share = sides.reference.iter().map(|run| 1.0 / run.len() as f64).sum::<f64>() / count;
     let parts = |power: i32| {
         sides.reference.iter().map(|run| (run.len() as f64).powi(-power)).sum::<f64>() / count.powi(power + 1)
     };
     let sigma2 = rounds.map(|spread| spread.variance);
-    let explained = sigma2.unwrap_or(0.0) * share;
+    let explained = sigma2.unwrap_or(0.0) * share_in_means(sides);
     // Of runs whose means scatter no more than their rounds explain, nothing more is assumed than the rounds say.
     let own = between.map(|between| between.own).filter(|own| own.variance > explained);
     let own_df = own.or(rounds).map_or(0.0, |spread| spread.df);

@@ -2,6 +2,7 @@
 //! noise cannot tell from it, and what it costs. Drawn on a GPU only.
 
 use stepwatch_record::Cell;
+use stepwatch_record::cell::BUILTIN;
 use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::finding::{Finding, Kind, Severity};
 use stepwatch_record::run::Run;
@@ -65,7 +66,7 @@ fn finding(contest: &Contest<'_>, ratios: &Ratios<'_>) -> Option<Finding> {
 fn trained(cell: &Cell) -> String {
     let of = |name: &str| cell.parameters.get(name).map(ToString::to_string);
     let model = of("model").unwrap_or_default();
-    let workload = if cell.workload == "builtin" { String::new() } else { format!(" with {}", cell.workload) };
+    let workload = if cell.workload == BUILTIN { String::new() } else { format!(" with {}", cell.workload) };
     match of("batch_size").zip(of("seq_len")) {
         Some((batch, length)) => format!("{model} on {batch} × {length} tokens{workload}"),
         None => format!("{model}{workload}"),
@@ -101,6 +102,6 @@ fn line(cell: &CellFigures, best: &CellFigures, ratios: &Ratios<'_>) -> Option<S
 fn settings(cell: &CellFigures) -> String {
     let chosen = CHOICES.iter().filter_map(|name| Some(format!("{name} = {}", cell.cell.parameters.get(*name)?)));
     let chosen: Vec<String> = chosen.filter(|text| !text.ends_with("= false")).collect();
-    let workload = if cell.cell.workload == "builtin" { String::new() } else { format!("{}: ", cell.cell.workload) };
+    let workload = if cell.cell.workload == BUILTIN { String::new() } else { format!("{}: ", cell.cell.workload) };
     format!("{workload}{}", chosen.join(", "))
 }
