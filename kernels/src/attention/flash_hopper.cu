@@ -157,9 +157,14 @@ static __device__ __forceinline__ void start_context(float (&out)[D / 2], const 
 // Running maximum and sum of a thread's two rows; sums are of this thread's columns only.
 struct Rows { float largest[2], sum[2]; };
 
-// Scores to exponentials against the new maximum; returns what the rows so far shrink by.
+// A maximum that rises by less, as a power of two, is left where it was: exponentials up to 256 are as exact in bf16 and in the
+// fp32 sums as those up to 1, and the context need not shrink. Source: FlashAttention-4's rescaling.
+static constexpr float LEAST_RISE = 8.0f;
+
+// Scores to exponentials against the maximum; what the rows so far shrink by, and whether any of the warp's do.
 template <bool FIRST>
-static __device__ __forceinline__ void soften(float (&s)[64], Rows& rows, float (&shrink)[2], float to_log2) {
+static __device__ __forceinline__ bool soften(float (&s)[64], Rows& rows, float (&shrink)[2], float to_log2) {
+    bool rises = false;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
         float now[2] = {s[2 * i], s[2 * i + 1]};
@@ -169,10 +174,14 @@ static __device__ __forceinline__ void soften(float (&s)[64], Rows& rows, float 
             now[1] = fmaxf(now[1], s[4 * n + 2 * i + 1]);
         }
         float largest = fmaxf(now[0], now[1]);
-        if (!FIRST) largest = fmaxf(largest, rows.largest[i]);
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-        shrink[i] = FIRST ? 0.0f : exp2_fast((rows.largest[i] - largest) * to_log2);
+        if (!FIRST) {
+            const bool stays = (largest - rows.largest[i]) * to_log2 <= LEAST_RISE;
+            if (stays) largest = rows.largest[i];
+            shrink[i] = stays ? 1.0f : exp2_fast((rows.largest[i] - largest) * to_log2);
+            rises |= !stays;
+        }
         rows.largest[i] = largest;
         const float offset = largest * to_log2;
         float add[2] = {0.0f, 0.0f};
@@ -187,6 +196,7 @@ static __device__ __forceinline__ void soften(float (&s)[64], Rows& rows, float 
         }
         rows.sum[i] = (FIRST ? 0.0f : rows.sum[i] * shrink[i]) + (add[0] + add[1]);
     }
+    return !FIRST && __any_sync(0xffffffffu, rises);
 }
 
 static __device__ __forceinline__ void pack_all(unsigned (&p)[32], const float (&s)[64]) {
@@ -266,13 +276,15 @@ static __device__ __forceinline__ void compute(
             products_wait<1>();
             settle(s);
             leave(bars.key_empty(ring.stage));
-            soften<false>(s, rows, shrink, to_log2);
+            const bool rises = soften<false>(s, rows, shrink, to_log2);
             products_wait<0>();
             settle(out);
             leave(bars.value_empty(before.stage));
             pack_all(p, s);
+            if (rises) {
 #pragma unroll
-            for (int i = 0; i < D / 2; ++i) out[i] *= shrink[i >> 1 & 1];
+                for (int i = 0; i < D / 2; ++i) out[i] *= shrink[i >> 1 & 1];
+            }
         }
         barrier_wait(bars.value_full(ring.stage), ring.parity);
         start_context<D>(out, p, memory + L::VALUES_AT + ring.stage * L::KEY_BYTES);
