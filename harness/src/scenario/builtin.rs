@@ -145,8 +145,8 @@ pub(super) const PARAMETERS: [Parameter; 16] = [
         in_step: true,
         default: Default::Bool(false),
         accepts: Accepts::Bool,
-        doc: "Results that repeat bit for bit on a GPU too: attention's backward adds in a fixed order, which costs some of \
-              its speed. cuDNN's has none.",
+        doc: "Results that repeat bit for bit on a GPU too: attention's backward adds in a fixed order. That of `flash` on \
+              Hopper does so anyway; cuDNN's has none.",
         set: |config, value| config.deterministic = *value == Scalar::Bool(true),
     },
     Parameter {

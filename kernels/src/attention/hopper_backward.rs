@@ -84,6 +84,16 @@ pub(super) fn scratch(shape: Shape) -> usize {
     if shape.on_tensor_cores() { Scratch::of(shape).end } else { 0 }
 }
 
+/// Which of the source's two orders runs. With the mask the fixed one does, asked for or not: a block begins at its diagonal, where
+/// those it waits for are ahead of it anyway, and what is stored first needs no zeroes to be read. Its figures are in
+/// `model/PERFORMANCE.md`. Without the mask all blocks begin at the same queries, and the last waits for every other.
+fn order(op: &FlashBackward) -> &'static str {
+    match (op.order, op.shape.mask) {
+        (Order::Any, Mask::Full) => "any",
+        (Order::Fixed, _) | (Order::Any, Mask::Causal) => "fixed",
+    }
+}
+
 /// Two launches.
 pub(super) fn backward(op: &FlashBackward, gpu: &Gpu, operands: &Operands<'_>) -> Result<Vec<Call>, GpuError> {
     let (shape, hd) = (op.shape, op.shape.head_dim);
@@ -99,10 +109,7 @@ pub(super) fn backward(op: &FlashBackward, gpu: &Gpu, operands: &Operands<'_>) -
     let causal = usize::from(shape.mask == Mask::Causal);
     let work = [shape.seq, shape.heads, shape.kv_heads, problems, per_head, blocks, causal, ring(shape)];
     let work = hopper::work_bytes(&work, shape.softmax_scale());
-    let order = match op.order {
-        Order::Any => "any",
-        Order::Fixed => "fixed",
-    };
+    let order = order(op);
     let prepare = Kernel::new(gpu, &SOURCE, &format!("flash_hopper_prepare_{order}_{hd}"))?
         .grid(per_head, all)
         .block(256)
@@ -140,6 +147,15 @@ mod tests {
             let bytes = shared_bytes(head_dim);
             assert!(bytes <= 227 << 10, "{bytes} bytes at head dim {head_dim}");
         }
+    }
+
+    #[test]
+    fn a_causal_backward_repeats_bit_for_bit_unasked() {
+        let causal = Shape::causal(1, 256, 2, 64, Dtype::Bf16);
+        let full = Shape { mask: Mask::Full, ..causal };
+        let of = |shape, order| super::order(&FlashBackward { shape, kernel: super::super::Kernel::Flash, order });
+        assert_eq!([of(causal, Order::Any), of(causal, Order::Fixed)], ["fixed", "fixed"]);
+        assert_eq!([of(full, Order::Any), of(full, Order::Fixed)], ["any", "fixed"]);
     }
 
     #[test]

@@ -301,9 +301,9 @@ impl Spec for FlashForward {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// As they come: the last bits of dQ may differ from run to run.
+    /// As is fastest: where they are added as they come, the last bits of dQ differ from run to run.
     Any,
-    /// One after the other: results repeat bit for bit, at a cost.
+    /// One after the other: results repeat bit for bit.
     Fixed,
 }
 
