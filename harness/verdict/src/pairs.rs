@@ -39,7 +39,8 @@ pub fn sides(run: &Run, summary: &Summary) -> Option<Sides> {
     let own: Vec<CellFigures> = summary.cells.iter().filter(own).cloned().collect();
     let mut beside = Summary { run: named(against), cells: own.iter().filter_map(other).collect(), ..summary.clone() };
     if let Some(binary) = &against.binary {
-        beside.build.version.clone_from(&binary.version);
+        // `--version` says the program's name before it.
+        beside.build.version = binary.version.rsplit(' ').next().unwrap_or_default().to_owned();
         beside.build.binary.clone_from(&binary.hash);
     }
     Some(Sides { own: Summary { cells: own, ..summary.clone() }, other: vec![beside] })

@@ -48,6 +48,14 @@ fn what_both_rounds_of_a_pair_share_is_in_no_difference() {
     assert_eq!(conclusion.reference.runs, ["old/stepwatch (stepwatch 0.9, abcd)"]);
     assert!(conclusion.headline.starts_with("against old/stepwatch (stepwatch 0.9, abcd): 1 of 1 cell regressed"));
     assert!(conclusion.method.iter().any(|line| line.contains("the observation is the pair of rounds")));
+    // The binaries differ; their versions are told where they do.
+    let versions = |own: &str| {
+        let own = own.to_owned();
+        let conclusion = conclude(&drifting(0.0).with(|run| run.manifest.build.version = own));
+        conclusion.reference.differences.into_iter().filter(|line| line.starts_with("stepwatch")).collect::<Vec<_>>()
+    };
+    assert_eq!(versions("0.9"), [""; 0]);
+    assert_eq!(versions("1.0"), ["stepwatch: 1.0, in the reference 0.9"]);
     assert_eq!(conclude(&drifting(0.02)).changes[0].verdict, Verdict::Improved);
     assert_eq!(conclude(&drifting(0.0)).changes[0].verdict, Verdict::Unchanged);
 }
