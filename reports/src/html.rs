@@ -1,9 +1,11 @@
 //! The report as one self-contained HTML file: no request leaves it, it reads with scripts off, and whatever a user wrote
 //! is escaped by the template engine. Styles, script and templates are compiled in.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value;
-use tera::{Context, Tera};
+use tera::{Context, Kwargs, State, Tera};
 
 use crate::view::View;
 use crate::view::cell::CellView;
@@ -40,6 +42,7 @@ const MOST_WATERFALLS: usize = 16;
 /// [`ReportError::Template`] if a template does not fit the view, which no input makes it do.
 pub fn render(view: &View) -> Result<String, ReportError> {
     let mut tera = Tera::new();
+    tera.register_filter("breakable", breakable);
     tera.add_raw_templates(TEMPLATES)?;
     let mut context = Context::from_serialize(view)?;
     context.insert("most_waterfalls", &MOST_WATERFALLS);
@@ -48,6 +51,20 @@ pub fn render(view: &View) -> Result<String, ReportError> {
     context.insert("pivot_data", &embedded(&Pivot::new(view))?);
     context.insert("report_data", &embedded(&packed(shortened(json::value(view))))?);
     Ok(tera.render("page.html", &context)?)
+}
+
+/// `{{ name | breakable }}`: a cell's name as text, which may turn into the next line behind its slashes and equal signs.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of a filter")]
+fn breakable(name: Cow<'_, str>, _: Kwargs, _: &State<'_>) -> tera::Value {
+    tera::Value::safe_string(&escaped(&name).replace('/', "/<wbr>").replace('=', "=<wbr>"))
+}
+
+/// Text with what HTML would read as more than text written otherwise: no `/` and no `=` in it.
+fn escaped(text: &str) -> String {
+    let mut escaped = Vec::new();
+    // Memory takes whatever is written.
+    let _ = tera::escape_html(text, &mut escaped);
+    String::from_utf8_lossy(&escaped).into_owned()
 }
 
 /// JSON that may stand inside `<script>`: no `<`, so nothing in it can end the element or open a comment.
@@ -213,6 +230,30 @@ mod tests {
         let (run, summary, conclusion) = inputs;
         let history = example::nights(inputs, nights);
         render(&View::new(run, summary, conclusion).with_history(&history, run, conclusion)).unwrap()
+    }
+
+    #[test]
+    fn names_may_turn_behind_their_slashes_and_stay_text() {
+        let mut tera = Tera::default();
+        tera.register_filter("breakable", breakable);
+        let mut context = Context::new();
+        context.insert("name", "a/<b>/head=fp8");
+        let shown = tera.render_str("{{ name | breakable }}", &context, true).unwrap();
+        assert_eq!(shown, "a/<wbr>&lt;b&gt;/<wbr>head=<wbr>fp8");
+    }
+
+    #[test]
+    fn what_could_be_gained_has_no_column_where_nobody_profiled() {
+        let of = |bound| {
+            let mut inputs = example::study();
+            for gain in &mut inputs.2.gains {
+                (gain.bound, gain.product_share) = (bound, bound);
+            }
+            page(&inputs)
+        };
+        assert!(of(Some(1.4)).contains("<th scope=\"col\" class=\"n\">at most</th>"));
+        let bare = of(None);
+        assert!(!bare.contains("at most</th>") && bare.contains("takes profiles: run with <code>--profile</code>"));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct GainChart {
     pub claimed: Vec<Tick>,
     /// What stays the same along each line of the chart, with its glyph.
     pub lines: Vec<[String; 2]>,
+    /// Whether what could be gained at the most is known of any pair.
+    pub bounded: bool,
     /// The pairs, by line and width.
     pub pairs: Vec<GainView>,
 }
@@ -134,6 +136,7 @@ pub(crate) fn gain(run: &Run, gains: &[Gain], cells: &[CellView], links: &Links)
         }),
         one: y.down(1.0),
         line: LINE,
+        bounded: gains.iter().any(|gain| gain.bound.is_some()),
         marks: (along.at(1.0), claimed.iter().map(|r| Tick { at: along.at(*r), text: claim_text(*r) }).collect()),
         claimed: claimed.into_iter().map(|r| Tick { at: y.down(r), text: claim_text(r) }).collect(),
         lines: lines.into_iter().zip(GLYPHS.iter().cycle()).map(|(name, glyph)| [(*glyph).to_owned(), name]).collect(),
