@@ -210,16 +210,26 @@ pub fn share(value: f64) -> String {
     if value.is_finite() { format!("{} %", fixed(value * 100.0, percent_decimals(value))) } else { "–".into() }
 }
 
-/// A ratio: `1.10 ×`.
+/// A ratio: `1.206 ×`. Those near one are what is quarrelled about, to a tenth of a per cent.
 #[must_use]
 pub fn ratio(value: f64) -> String {
-    format!("{} ×", number(value))
+    format!("{value:.*} ×", ratio_decimals(value))
 }
 
-/// The interval of a ratio: `1.09…1.11 ×`.
+/// The interval of a ratio, both ends alike: `1.198…1.213 ×`.
 #[must_use]
 pub fn ratio_interval(low: f64, high: f64) -> String {
-    format!("{} ×", interval(low, high))
+    let decimals = ratio_decimals(high);
+    format!("{low:.decimals$}…{high:.decimals$} ×")
+}
+
+fn ratio_decimals(value: f64) -> usize {
+    match value.abs() {
+        value if value < 2.0 => 3,
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    }
 }
 
 /// A confidence as people say it: `95 %`, `99.98 %`.
@@ -318,8 +328,13 @@ mod tests {
         }
         assert_eq!(change_interval(-0.0271, -0.0190), "−2.71…−1.90 %");
         assert_eq!(change_interval(-0.001, 0.011), "−0.10…+1.10 %");
-        assert_eq!(ratio(1.1), "1.10 ×");
-        assert_eq!(ratio_interval(1.09, 1.11), "1.09…1.11 ×");
+        assert_eq!(
+            [0.398, 1.0745, 4.236, 42.34, 423.4].map(ratio),
+            ["0.398 ×", "1.075 ×", "4.24 ×", "42.3 ×", "423 ×"]
+        );
+        assert_eq!(ratio_interval(0.9984, 1.0), "0.998…1.000 ×");
+        assert_eq!(ratio_interval(1.98, 2.04), "1.98…2.04 ×");
+
         assert_eq!(share(0.61), "61.0 %");
         assert_eq!(confidence(0.95), "95 %");
         assert_eq!(confidence(0.999_791_666), "99.9792 %");
