@@ -6,6 +6,8 @@ mod place;
 mod scan;
 mod trends;
 
+use scan::Dependence;
+
 pub use latest::latest;
 pub use scan::{CRITICAL, MIN_NIGHTS};
 pub use stepwatch_record::trend::Shape;
@@ -55,10 +57,10 @@ pub fn history(series: &[Option<f64>]) -> History {
         return History { nights: logs.len(), ..History::default() };
     }
     // Whatever may be a change must not pass for dependence between nights, and dependence not for changes.
-    let candidates: Vec<usize> = splits(&logs, 1.0).iter().map(|split| split.at).collect();
-    let inflation = scan::inflation(&logs, &candidates);
-    let found = if candidates.is_empty() { Vec::new() } else { splits(&logs, inflation) };
-    let changes = place::place(&logs, &found, inflation);
+    let candidates: Vec<usize> = splits(&logs, Dependence::NONE).iter().map(|split| split.at).collect();
+    let dependence = scan::dependence(&logs, &candidates);
+    let found = if candidates.is_empty() { Vec::new() } else { splits(&logs, dependence) };
+    let changes = place::place(&logs, &found, dependence.phi);
     let outliers = place::outliers(&logs, &found);
     let night = |index: usize| nights[index].0;
     History {
@@ -77,24 +79,23 @@ pub fn history(series: &[Option<f64>]) -> History {
     }
 }
 
-/// The splits that count when dependence between nights widens means by `inflation`, oldest first.
-fn splits(logs: &[f64], inflation: f64) -> Vec<scan::Split> {
+/// The splits that count when nights depend on one another so, oldest first.
+fn splits(logs: &[f64], dependence: Dependence) -> Vec<scan::Split> {
     let mut found = Vec::new();
-    segment(logs, 0, logs.len(), inflation, &mut found);
+    segment(logs, 0, logs.len(), dependence, &mut found);
     found.sort_by_key(|split| split.at);
     found
 }
 
 /// Binary segmentation: the strongest split first, then what lies on either side of it.
-fn segment(logs: &[f64], from: usize, to: usize, inflation: f64, found: &mut Vec<scan::Split>) {
+fn segment(logs: &[f64], from: usize, to: usize, dependence: Dependence, found: &mut Vec<scan::Split>) {
     let critical = scan::critical(logs.len());
-    let Some(split) = scan::strongest(logs, from, to, inflation).filter(|split| split.strength > critical) else {
-        return;
-    };
-    let at = place::refine(logs, split.from, split.to, split.at);
+    let strongest = scan::strongest(logs, from, to, dependence.inflation);
+    let Some(split) = strongest.filter(|split| split.strength > critical) else { return };
+    let at = place::refine(logs, &split, dependence.phi);
     found.push(scan::Split { at, ..split });
-    segment(logs, from, at, inflation, found);
-    segment(logs, at, to, inflation, found);
+    segment(logs, from, at, dependence, found);
+    segment(logs, at, to, dependence, found);
 }
 
 /// A change that most cells have at once: an event of the machine or of what they share.

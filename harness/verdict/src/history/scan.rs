@@ -101,16 +101,28 @@ fn normal_scores(values: &[f64]) -> Vec<f64> {
     scores
 }
 
-/// By how much dependence between nights widens a mean: √((1 + φ)/(1 − φ)) of an AR(1), at least 1.
-///
+/// How nights depend on one another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Dependence {
+    /// How much of the last night's deviation a night keeps: φ of an AR(1), from 0 to 0.9.
+    pub(super) phi: f64,
+    /// By how much that widens a mean: √((1 + φ)/(1 − φ)), with 1/√n added to φ, since too small a φ costs false alarms.
+    pub(super) inflation: f64,
+}
+
+impl Dependence {
+    /// Every night for itself.
+    pub(super) const NONE: Self = Self { phi: 0.0, inflation: 1.0 };
+}
+
 /// φ comes from differences over one to five nights, whose variances are as 1 − φ to 1 − φ⁵ (as Romano et al. 2022 do; of one
 /// and two nights, Chakar et al. 2017). A difference across one of the `changes` is left out: a step in the middle of a short
-/// series would else pass for dependence and hide itself. 1/√n is added, since too small a φ costs false alarms.
-pub(super) fn inflation(values: &[f64], changes: &[usize]) -> f64 {
+/// series would else pass for dependence and hide itself.
+pub(super) fn dependence(values: &[f64], changes: &[usize]) -> Dependence {
     let steps: Vec<Vec<f64>> = (1..=LAGS).map(|lag| differences(values, changes, lag)).collect();
     let widest = steps.iter().map(|steps| limit(steps)).fold(0.0, f64::max);
     let mut variances = steps.iter().map(|steps| variance(steps, widest));
-    let Some(one) = variances.next().flatten().filter(|variance| *variance > 0.0) else { return 1.0 };
+    let Some(one) = variances.next().flatten().filter(|variance| *variance > 0.0) else { return Dependence::NONE };
     let ratios: Vec<(i32, f64)> = (2..).zip(variances).filter_map(|(lag, v)| v.map(|v| (lag, v / one))).collect();
     let seen: f64 = ratios.iter().map(|(_, ratio)| ratio).sum();
     // (1 − φᵏ)/(1 − φ) as a sum of powers; it rises with φ within these bounds.
@@ -121,8 +133,8 @@ pub(super) fn inflation(values: &[f64], changes: &[usize]) -> f64 {
         let middle = f64::midpoint(low, high);
         if expected(middle) < seen { low = middle } else { high = middle }
     }
-    let phi = (low + 1.0 / (values.len() as f64).sqrt()).clamp(0.0, 0.9);
-    ((1.0 + phi) / (1.0 - phi)).sqrt()
+    let most = (low + 1.0 / (values.len() as f64).sqrt()).clamp(0.0, 0.9);
+    Dependence { phi: low.clamp(0.0, 0.9), inflation: ((1.0 + most) / (1.0 - most)).sqrt() }
 }
 
 /// Absolute differences over `lag` nights that cross no change.
