@@ -228,14 +228,15 @@ fn memory(config: &StepConfig) -> Memory {
     let kept = tokens * layers * if config.recompute { dim } else { saved };
     // Input, output and row statistics of the final norm.
     let activations = kept + tokens * (2 * dim + 4);
-    // The gradient of the logits takes their place.
+    // The gradient of the logits takes their place; what an FP8 head casts of it stands beside them.
     let logits = tokens * dims.padded_vocab() as u64 * activation;
+    let cast = if runs_in_fp8(config, Linear::Head) { logits / activation } else { 0 };
     // Uncompiled, tensor-wide casts of the weights wait for their transposes in backward.
     let waiting = if scales_tensors(config) && !asks_for(config, Pass::Layout) { fp8_weights } else { 0 };
     let scratch = waiting + tokens * (scratch_per_token(config) + if config.recompute { saved } else { 0 });
     let (weights, gradients, optimizer_states) = (stored * activation + copies, stored * activation, stored * states);
     let embedding = (dims.padded_vocab() * dims.dim) as u64 * activation;
-    let at_the_loss = activations + logits + embedding + tokens * dim + waiting;
+    let at_the_loss = activations + logits + cast + embedding + tokens * dim + waiting;
     let at_the_last_block = activations + embedding + scratch;
     let at_the_first_block = kept / layers + gradients + scratch - waiting;
     let passing = at_the_loss.max(at_the_last_block).max(at_the_first_block);

@@ -96,15 +96,38 @@ mod tests {
     }
 
     fn with_head(name: &str, batch_size: usize, precision: Precision, head: Head) -> Peak {
-        let config = StepConfig {
+        let config = config(name, batch_size, precision, head);
+        peak(&pipeline(build(&config), &Compile::Full, Backend::Cuda).unwrap().step)
+    }
+
+    fn config(name: &str, batch_size: usize, precision: Precision, head: Head) -> StepConfig {
+        StepConfig {
             precision,
             head,
             attention: Attention::Cudnn,
+            compile: Compile::Full,
             optimizer_state: OptimizerState::Bf16,
             clip: 0.0,
             ..StepConfig::example(preset(name).unwrap(), batch_size, 2048)
-        };
-        peak(&pipeline(build(&config), &Compile::Full, Backend::Cuda).unwrap().step)
+        }
+    }
+
+    /// `list` estimates without building a step.
+    #[test]
+    fn the_estimate_is_near_what_the_plan_places() {
+        for (name, batch_size) in [("350m", 16), ("454m", 16), ("1b", 8), ("8b-slice", 8)] {
+            for precision in Precision::ALL.into_iter().filter(|precision| *precision != Precision::Fp32) {
+                let heads = if precision.is_fp8() { vec![Head::Bf16, Head::Fp8] } else { vec![Head::Bf16] };
+                for head in heads {
+                    let config = config(name, batch_size, precision, head);
+                    let estimate = crate::count::step(&config).memory.total as f64;
+                    let placed = with_head(name, batch_size, precision, head).placed_bytes as f64;
+                    let off = estimate / placed - 1.0;
+                    println!("{name} ×{batch_size} {} {head:?}: {:+.2} %", precision.name(), 100.0 * off);
+                    assert!(off.abs() < 0.025, "{name} {} {head:?}: {:+.2} %", precision.name(), 100.0 * off);
+                }
+            }
+        }
     }
 
     /// What is kept from forward to backward decides the memory of a compiled step: printed, and held to what it is.
