@@ -23,7 +23,7 @@ fn bench(criterion: &mut Criterion) {
     criterion.bench_function("matrix of 10000 cells, checked and listed", |bencher| {
         bencher.iter(|| {
             let scenario = scenario::parse(Path::new("bench.toml"), black_box(&text), &LoadOptions::default()).ok();
-            let listed = scenario.as_ref().map(|scenario| (scenario.cells.len(), list::text(scenario)));
+            let listed = scenario.as_ref().map(|scenario| (scenario.cells.len(), list::text(scenario, None)));
             assert_eq!(listed.as_ref().map(|(cells, _)| *cells), Some(10_000));
             listed
         });

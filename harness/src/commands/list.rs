@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use stepwatch_model::config::StepConfig;
 use stepwatch_model::count;
+use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::name::Names;
 use stepwatch_record::{Cell, CellId};
 
 use super::check::say_warnings;
-use super::{CommandError, emit};
+use super::{CommandError, emit, say};
+use crate::baseline;
 use crate::exit::Exit;
 use crate::scenario::{self, BackendChoice, LoadOptions, Measure, Scenario, Warmup, Work};
 
@@ -25,9 +27,12 @@ pub struct List {
     /// auto, cuda or cpu, instead of the scenario's own
     #[arg(long)]
     pub backend: Option<String>,
+    /// Where accepted baselines are: what the newest of the scenario measured stands in place of a guess
+    #[arg(long, value_name = "DIR", default_value = "baselines")]
+    pub baselines: PathBuf,
 }
 
-/// Lists the cells.
+/// Lists the cells. An accepted run that cannot be read is said, and the guesses stay.
 ///
 /// # Errors
 /// What is wrong with the scenario, exit 2.
@@ -37,7 +42,12 @@ pub fn run(args: &List) -> Result<Exit, CommandError> {
     let scenario =
         scenario::load(&args.scenario, &options).map_err(|errors| CommandError::rendered(errors.for_stderr()))?;
     say_warnings(&scenario);
-    emit(&text(&scenario))?;
+    let accepted = baseline::all(&args.baselines, &scenario.name).unwrap_or_else(|error| {
+        say(format_args!("warning: {error}"));
+        Vec::new()
+    });
+    let accepted = accepted.into_iter().find(|accepted| accepted.revoked.is_none());
+    emit(&text(&scenario, accepted.as_ref().map(|accepted| &accepted.summary)))?;
     Ok(Exit::Good)
 }
 
@@ -46,9 +56,10 @@ fn backend(word: &str) -> Result<BackendChoice, CommandError> {
         .ok_or_else(|| CommandError::usage(format!("--backend {word}: one of auto, cuda, cpu is needed")))
 }
 
-/// The list as text: one line a cell, then the totals and what the estimates rest on.
+/// The list as text: one line a cell, then the totals and what the estimates rest on. Times of cells that an accepted run has
+/// measured are its own, and so is the memory of commands.
 #[must_use]
-pub fn text(scenario: &Scenario) -> String {
+pub fn text(scenario: &Scenario, accepted: Option<&Summary>) -> String {
     let mut table = Table::new();
     // Never wrapped: a cell is one line, for people and for `grep`.
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -65,26 +76,58 @@ pub fn text(scenario: &Scenario) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let cuda = scenario.backend == BackendChoice::Cuda;
-    let mut total = 0.0;
-    let mut unknown = false;
+    let (mut total, mut guessed, mut measured, mut unknown) = (0.0, 0, 0, 0);
     for planned in &scenario.cells {
-        let (id, called) = (planned.cell.id.to_string(), called(&planned.cell.id));
-        let Work::Builtin(config) = &planned.work else {
-            unknown = true;
-            table.add_row([id.as_str(), "?", "?", "?", &called]);
-            continue;
+        let id = &planned.cell.id;
+        let known = accepted.and_then(|summary| Measured::of(summary.cell(id)?, &planned.work, &scenario.measure));
+        let (memory, time) = match &planned.work {
+            Work::Builtin(config) => {
+                total += if cuda { PREPARE_SECONDS } else { 0.0 };
+                let guess = estimate(config, cuda);
+                let rounds = cell_seconds(START_SECONDS, guess.step_seconds, &scenario.measure);
+                (Some(guess.memory_bytes), known.map_or((Some(guess.step_seconds), Some(rounds)), Measured::times))
+            }
+            Work::Command(_) => {
+                (known.and_then(|known| known.memory_bytes), known.map_or((None, None), Measured::times))
+            }
         };
-        let estimate = estimate(config, cuda);
-        let cell = cell_seconds(estimate.step_seconds, &scenario.measure);
-        total += cell;
-        table.add_row([id, bytes(estimate.memory_bytes), seconds(estimate.step_seconds), seconds(cell), called]);
+        *match (known, time.1) {
+            (Some(_), _) => &mut measured,
+            (None, Some(_)) => &mut guessed,
+            (None, None) => &mut unknown,
+        } += 1;
+        total += time.1.unwrap_or(0.0);
+        let guess = if known.is_some() { "" } else { "≈ " };
+        let or_unknown =
+            |seconds_of: Option<f64>| seconds_of.map_or_else(|| "?".into(), |s| format!("{guess}{}", seconds(s)));
+        let memory = memory.map_or_else(|| "?".into(), bytes);
+        table.add_row([id.to_string(), memory, or_unknown(time.0), or_unknown(time.1), called(id)]);
     }
     let measure = &scenario.measure;
-    let total = if unknown { format!("{} without the commands", seconds(total)) } else { seconds(total) };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let total = match unknown {
+        0 => format!("about {}", seconds(total)),
+        _ if unknown == cells.len() => "how long the commands take is not known".to_owned(),
+        _ => format!("about {} without the commands", seconds(total)),
+    };
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let mut rests_on = Vec::new();
+    if let Some(summary) = accepted.filter(|_| measured > 0) {
+        let machines: Vec<&str> =
+            summary.machines.iter().flat_map(|m| m.gpus.iter().map(|gpu| gpu.name.as_str())).collect();
+        let on = machines.first().map_or_else(String::new, |gpu| format!(" on {gpu}"));
+        rests_on.push(format!(
+            "Times of {measured} cell{} are those of the accepted run {}{on}.",
+            plural(measured),
+            summary.run
+        ));
+    }
+    if guessed > 0 {
+        rests_on.push(if cuda { GUESS_ON_CUDA } else { GUESS_ON_CPU }.to_owned());
+    }
+    rests_on.push(if cuda { MEMORY_ON_CUDA } else { MEMORY_ON_CPU }.to_owned());
     format!(
-        "{}\n\n{} cell{} × {} rounds × {} samples, {} claim{}; about {total}\n{}\n",
+        "{}\n\n{} cell{} × {} rounds × {} samples, {} claim{}; {total}\n{}\n",
         lines.join("\n"),
         scenario.cells.len(),
         plural(scenario.cells.len()),
@@ -92,14 +135,46 @@ pub fn text(scenario: &Scenario) -> String {
         measure.samples,
         scenario.claims.len(),
         plural(scenario.claims.len()),
-        if cuda { ON_CUDA } else { ON_CPU },
+        rests_on.join("\n"),
     )
 }
 
-const ON_CPU: &str =
-    "Times are a rough guess (10 GFLOP/s, a 2-core CPU); memory counts weights, states and activations.";
-const ON_CUDA: &str = "Times are a rough guess (250 TFLOP/s, a tenth of it in fp32); memory counts weights, states, activations and what \
-                       executor and libraries take; a process's CUDA context takes about half a GiB more.";
+/// What an accepted run says of a cell.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    step_seconds: Option<f64>,
+    rounds_seconds: Option<f64>,
+    memory_bytes: Option<u64>,
+}
+
+impl Measured {
+    /// `None` where it measured no time of the cell.
+    fn of(figures: &CellFigures, work: &Work, measure: &Measure) -> Option<Self> {
+        let of = |metric: &str| figures.figure(metric).map(|figure| figure.estimate.point);
+        let step_seconds = of("step_seconds")?;
+        let start = of("setup_seconds").unwrap_or(START_SECONDS);
+        let rounds = f64::from(measure.rounds_min);
+        let rounds_seconds = match work {
+            // One process: it sets up once.
+            Work::Command(command) if command.persistent => start + rounds * round_seconds(0.0, step_seconds, measure),
+            _ => cell_seconds(start, step_seconds, measure),
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes, far below 2^53")]
+        let memory_bytes = of("peak_memory_bytes").map(|bytes| bytes as u64);
+        Some(Self { step_seconds: Some(step_seconds), rounds_seconds: Some(rounds_seconds), memory_bytes })
+    }
+
+    /// Of a step, and of all rounds.
+    const fn times(self) -> (Option<f64>, Option<f64>) {
+        (self.step_seconds, self.rounds_seconds)
+    }
+}
+
+const GUESS_ON_CPU: &str = "≈ is a rough guess (10 GFLOP/s, a 2-core CPU).";
+const GUESS_ON_CUDA: &str = "≈ is a rough guess (250 TFLOP/s, a tenth of it in fp32).";
+const MEMORY_ON_CPU: &str = "Memory counts weights, states and activations.";
+const MEMORY_ON_CUDA: &str = "Memory counts weights, states, activations and what executor and libraries take; a process's CUDA context \
+                              takes about half a GiB more.";
 
 /// What the CUDA executor takes beside the step, bytes: 32 MiB of workspace for the products, cuDNN's scratch, loaded kernels.
 /// It is what an H100 had less of free memory beyond what is placed (454m × 16 × 2048, bf16: 36.12 GiB against 35.95);
@@ -108,6 +183,9 @@ const BESIDE_THE_STEP: u64 = 170 << 20;
 
 /// Start of a worker process until its first step, seconds: a guess.
 const START_SECONDS: f64 = 1.0;
+
+/// A cell on a GPU prepares itself once: algorithms are searched, its numbers verified. 16 cells took 118 s on an H100, 2026-11-28.
+const PREPARE_SECONDS: f64 = 7.0;
 
 struct Estimate {
     memory_bytes: u64,
@@ -126,14 +204,19 @@ fn estimate(config: &StepConfig, cuda: bool) -> Estimate {
     Estimate { memory_bytes, step_seconds: step.flops_per_token * config.tokens() as f64 / speed }
 }
 
-/// All rounds of a cell: start, warm-up, samples. A warm-up until steady is taken as ten steps.
-fn cell_seconds(step_seconds: f64, measure: &Measure) -> f64 {
+/// All rounds of a cell whose worker takes `start` seconds until its first step.
+fn cell_seconds(start: f64, step_seconds: f64, measure: &Measure) -> f64 {
+    f64::from(measure.rounds_min) * round_seconds(start, step_seconds, measure)
+}
+
+/// A round: start, warm-up, samples. A warm-up until steady is taken as ten steps.
+fn round_seconds(start: f64, step_seconds: f64, measure: &Measure) -> f64 {
     let warmup = match measure.warmup {
         Warmup::Steady => measure.max_warmup_steps.min(10),
         Warmup::Steps(steps) => steps,
     };
     let steps = warmup as f64 + f64::from(measure.samples) + 1.0;
-    f64::from(measure.rounds_min) * (START_SECONDS + steps * step_seconds)
+    start + steps * step_seconds
 }
 
 /// Bytes as a person reads them.

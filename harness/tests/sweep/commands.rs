@@ -86,6 +86,36 @@ fn from_baseline_to_regression_and_back() {
 }
 
 #[test]
+fn what_an_accepted_run_measured_stands_in_the_list_in_place_of_a_guess() {
+    let scenario = "[scenario]\nname = \"known\"\nbackend = \"cpu\"\n[[matrix]]\nmodel = \"tiny\"\nprecision = [\"fp32\", \
+                    \"bf16\"]\nbatch_size = 1\nseq_len = 16\n[measure]\nrounds = 2\nwarmup = 1\nsamples = 2\n";
+    let stage = Stage::new(&[("s.toml", scenario), ("commands.toml", SCENARIO)]);
+    let list = || stage.run(&["list", "s.toml"]).exits(0);
+    let guesses = || list().stdout.matches("≈ ").count();
+    assert_eq!(guesses(), 5, "two a cell, and what they are");
+    stage.run(&["run", "s.toml", "--no-compare"]).exits(0);
+    assert_eq!(guesses(), 5, "not accepted");
+    stage.run(&["baseline", "accept", "latest", "--reason", "first"]).exits(0);
+    let told = list().stdout;
+    let id = stage.run(&["baseline", "list"]).stdout.split('\t').nth(1).unwrap().to_owned();
+    assert!(
+        told.contains(&format!("Times of 2 cells are those of the accepted run {id}.")) && !told.contains('≈'),
+        "{told}"
+    );
+    fs::write(stage.path("s.toml"), scenario.replace("\"bf16\"", "\"bf16\", \"fp8-tensorwise\"")).unwrap();
+    let told = list().stdout;
+    assert!(told.contains("Times of 2 cells") && told.matches("≈ ").count() == 3, "{told}");
+
+    stage.run(&["baseline", "revoke", &id, "--reason", "wrong day"]).exits(0);
+    assert_eq!(guesses(), 7);
+    fs::write(stage.path(&format!("baselines/known/{id}.json")), "{").unwrap();
+    says(&list(), "warning: ");
+    assert_eq!(guesses(), 7);
+    let told = stage.run(&["list", "commands.toml"]).exits(0).stdout;
+    assert!(told.contains("; how long the commands take is not known\n"), "{told}");
+}
+
+#[test]
 fn a_waived_regression_fails_no_run_and_stands_in_every_report() {
     let waivers = |expires: &str| {
         format!(
