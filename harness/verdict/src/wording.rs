@@ -92,10 +92,16 @@ pub fn value(metric: &Metric, value: f64) -> String {
         ("1/s", "model_flops_per_second") => {
             scaled(value, &[(1e15, "PFLOP/s"), (1e12, "TFLOP/s"), (1e9, "GFLOP/s")], "FLOP/s")
         }
+        ("J", "joules_per_token") => format!("{} a token", joules(value)),
+        ("J", _) => joules(value),
         ("1/s", name) if name.starts_with("tokens_per_second") => format!("{} tokens/s", number(value)),
         ("", _) => number(value),
         (unit, _) => format!("{} {unit}", number(value)),
     }
+}
+
+fn joules(value: f64) -> String {
+    scaled(value, &[(1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")], "J")
 }
 
 /// A number in four digits, thousands separated.
@@ -228,6 +234,8 @@ mod tests {
         assert_eq!(value(&tokens, 184_213.4), "184,200 tokens/s");
         assert_eq!(value(&metric("peak_memory_bytes", "bytes", Better::Lower), 33_178_419_200.0), "30.9 GiB");
         assert_eq!(value(&metric("step_seconds", "s", Better::Lower), 0.012_34), "12.34 ms");
+        assert_eq!(value(&metric("joules_per_token", "J", Better::Lower), 0.003_018), "3.018 mJ a token");
+        assert_eq!(value(&metric("battery", "J", Better::Lower), 1_250.0), "1.25 kJ");
         assert_eq!(value(&metric("loss", "nats", Better::Lower), 7.52), "7.52 nats");
         assert_eq!(number(f64::NAN), "NaN");
         assert_eq!(number(-1234.5), "-1,235");

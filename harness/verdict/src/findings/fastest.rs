@@ -28,8 +28,12 @@ fn finding(contest: &Contest<'_>, ratios: &Ratios<'_>) -> Option<Finding> {
     let against = other.and_then(|cell| Some((over(cell)?, cell)));
     let of = |cell: &CellFigures, name: &str| cell.figure(name).map(|f| value(&f.metric, f.estimate.point));
     let mut evidence: Vec<String> = ranked.iter().take(4).filter_map(|cell| line(cell, best, ratios)).collect();
-    let costs = ["joules_per_token", "peak_memory_bytes", "worst_sqnr_db"].map(|name| of(best, name)).into_iter();
-    let costs: Vec<String> = costs.flatten().collect();
+    let costs = [
+        of(best, "joules_per_token"),
+        of(best, "peak_memory_bytes").map(|bytes| format!("{bytes} at its peak")),
+        of(best, "worst_sqnr_db").map(|db| format!("{db} between its worst gradient and that of fp32")),
+    ];
+    let costs: Vec<String> = costs.into_iter().flatten().collect();
     if !costs.is_empty() {
         evidence.push(format!("its cost: {}", costs.join(", ")));
     }
