@@ -3,10 +3,12 @@
 
 use std::fmt::Write;
 
-use stepwatch_record::figure::{CellFigures, Estimate};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use stepwatch_record::figure::{CellFigures, Figure};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
+use stepwatch_verdict::wording::{seconds, value};
 
 use super::{CommandError, Places, emit};
 use crate::exit::Exit;
@@ -107,7 +109,7 @@ fn one(judgement: &Judgement, cell: &Cell) -> String {
     let mut text = format!("{}\n", cell.id);
     let _ = end_of(judgement, &cell.id, &mut text);
     if let Some(figures) = judgement.summary.cell(&cell.id) {
-        let _ = figures_of(figures, &mut text);
+        text.push_str(&figures_of(figures));
     }
     let _ = bound_of(judgement, &cell.id, &mut text);
     let _ = changes_of(judgement, &cell.id, &mut text);
@@ -137,57 +139,53 @@ fn end_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::
     }
 }
 
-fn figures_of(figures: &CellFigures, text: &mut String) -> std::fmt::Result {
-    for figure in &figures.figures {
-        let estimate = &figure.estimate;
-        let (name, unit, point) = (&figure.metric.name, &figure.metric.unit, number(estimate.point));
-        writeln!(text, "  {name} {point} {unit} ({})", spread_of(estimate))?;
-    }
-    Ok(())
+/// One line a figure: its estimate, the interval with what it is made from, and by how much rounds differ.
+fn figures_of(figures: &CellFigures) -> String {
+    let rows = figures.figures.iter().map(|Figure { metric, estimate }| {
+        let (rounds, samples) = (estimate.rounds.len(), estimate.samples);
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let made_from =
+            format!("{rounds} round{}, {samples} sample{}", plural(rounds), if samples == 1 { "" } else { "s" });
+        let point = value(metric, estimate.point);
+        if rounds < 2 {
+            return vec![metric.name.clone(), point, "no interval from one round".into(), made_from];
+        }
+        let (low, high) = (value(metric, estimate.low), value(metric, estimate.high));
+        let interval = format!("{low} to {high} at {:.0} %", estimate.confidence * 100.0);
+        let made_from = format!("{made_from}; rounds differ by {:.2} %", estimate.round_sd_log * 100.0);
+        vec![metric.name.clone(), point, interval, made_from]
+    });
+    aligned(rows, &[1])
 }
 
-/// The interval with what it is made from; one round has none.
-fn spread_of(estimate: &Estimate) -> String {
-    let (rounds, samples) = (estimate.rounds.len(), estimate.samples);
-    if rounds < 2 {
-        let plural = if samples == 1 { "" } else { "s" };
-        return format!("1 round, {samples} sample{plural}; no interval from one");
-    }
-    format!(
-        "{} to {} at {:.0} % confidence; {rounds} rounds, {samples} samples, rounds differ by {:.2} %",
-        number(estimate.low),
-        number(estimate.high),
-        estimate.confidence * 100.0,
-        estimate.round_sd_log * 100.0
-    )
-}
+/// Below this an op class is all launches, and how often its least it takes says nothing, seconds.
+const LEAST_COMPARED: f64 = 1e-5;
 
 /// What the step could take at the least on this chip, and each op class of it.
 fn bound_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
     let Some(bound) = judgement.conclusion.bounds.iter().find(|bound| &bound.cell == cell) else { return Ok(()) };
-    let shown = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), number);
-    writeln!(text, "\nbound on this chip, seconds a step")?;
+    let shown = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), seconds);
     writeln!(
         text,
-        "  {} by {} (compute {}, bytes {}, energy {}); serial estimate {}; measured {}",
-        number(bound.seconds),
+        "\nbound on this chip: {} a step, by {} (compute {}, bytes {}, energy {}); serial estimate {}; measured {}",
+        seconds(bound.seconds),
         bound.limit.word(),
-        number(bound.compute_seconds),
-        number(bound.bytes_seconds),
+        seconds(bound.compute_seconds),
+        seconds(bound.bytes_seconds),
         shown(bound.energy_seconds),
-        number(bound.serial_seconds),
+        seconds(bound.serial_seconds),
         shown(bound.step_seconds)
     )?;
-    bound.classes.iter().try_for_each(|class| {
-        let profiled = class.profiled_seconds.map(|seconds| format!(", profiled {}", number(seconds)));
-        writeln!(
-            text,
-            "  {}: {} at the ceilings{}",
-            class.class,
-            number(class.least_seconds),
-            profiled.unwrap_or_default()
-        )
-    })
+    let heads = ["op class", "at the ceilings", "profiled", ""].map(str::to_owned).to_vec();
+    let rows = bound.classes.iter().map(|class| {
+        let least = class.least_seconds;
+        let profiled = class.profiled_seconds.map_or_else(String::new, seconds);
+        let times =
+            class.profiled_seconds.filter(|_| least >= LEAST_COMPARED).map(|found| format!("{:.2} ×", found / least));
+        vec![class.class.to_string(), seconds(least), profiled, times.unwrap_or_default()]
+    });
+    text.push_str(&aligned(std::iter::once(heads).chain(rows), &[1, 2, 3]));
+    Ok(())
 }
 
 fn changes_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::Result {
@@ -242,21 +240,20 @@ fn two(judgement: &Judgement, from: &Cell, to: &Cell) -> String {
     let _ = writeln!(text, "\nfigures");
     let figures = |cell: &Cell| judgement.summary.cell(&cell.id);
     if let (Some(from), Some(to)) = (figures(from), figures(to)) {
-        for a in &from.figures {
-            let Some(b) = to.figure(&a.metric.name) else { continue };
-            let change = b.estimate.point / a.estimate.point - 1.0;
-            let good = if (change > 0.0) == (a.metric.better == Better::Higher) { "better" } else { "worse" };
-            let good = if change == 0.0 { "equal" } else { good };
-            let _ = writeln!(
-                text,
-                "  {}: {} → {} {} ({}, {good})",
-                a.metric.name,
-                number(a.estimate.point),
-                number(b.estimate.point),
-                a.metric.unit,
-                percent(change)
-            );
-        }
+        let rows = from.figures.iter().filter_map(|Figure { metric, estimate: a }| {
+            let b = &to.figure(&metric.name)?.estimate;
+            let change = b.point / a.point - 1.0;
+            let good = match change {
+                0.0 => "equal",
+                _ if (change > 0.0) == (metric.better == Better::Higher) => "better",
+                _ => "worse",
+            };
+            let values = format!("{} → {}", value(metric, a.point), value(metric, b.point));
+            // Decibels are a ratio already.
+            let by = if metric.unit == "dB" { format!("{:+.2} dB", b.point - a.point) } else { percent(change) };
+            Some(vec![metric.name.clone(), values, by, good.to_owned()])
+        });
+        text.push_str(&aligned(rows, &[2]));
     }
     let _ = waterfall_of(judgement, &from.id, &to.id, &mut text);
     let _ = findings_of(judgement, &[&from.id, &to.id], &mut text);
@@ -266,27 +263,32 @@ fn two(judgement: &Judgement, from: &Cell, to: &Cell) -> String {
 fn waterfall_of(judgement: &Judgement, from: &CellId, to: &CellId, text: &mut String) -> std::fmt::Result {
     let fall = stepwatch_verdict::waterfall::between(&judgement.run, &judgement.summary, from, to);
     let Some(fall) = fall else { return Ok(()) };
-    writeln!(text, "\nwhere the time goes, seconds a step")?;
-    for step in &fall.steps {
-        let (a, b) = (number(step.from_seconds), number(step.to_seconds));
-        writeln!(text, "  {}: {a} → {b}", step.class)?;
-    }
+    writeln!(text, "\nwhere the time of a step goes")?;
+    let rows = fall.steps.iter().filter(|step| step.from_seconds != 0.0 || step.to_seconds != 0.0).map(|step| {
+        let (a, b) = (step.from_seconds, step.to_seconds);
+        vec![step.class.to_string(), format!("{} → {}", seconds(a), seconds(b)), format!("{:+.2} ms", (b - a) * 1e3)]
+    });
+    text.push_str(&aligned(rows, &[2]));
     Ok(())
 }
 
-/// Four significant digits; nothing is computed with what is shown.
-fn number(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
+/// Rows with their columns under each other, indented; those at `right` end together.
+fn aligned(rows: impl Iterator<Item = Vec<String>>, right: &[usize]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    for row in rows {
+        table.add_row(row);
     }
-    let digits = 3 - value.abs().log10().floor() as i32;
-    if (0..=9).contains(&digits) {
-        format!("{value:.*}", usize::try_from(digits).unwrap_or(0))
-    } else if digits < 0 && value.abs() < 1e15 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.3e}")
+    for at in right {
+        if let Some(column) = table.column_mut(*at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
+    if table.row_count() == 0 {
+        return String::new();
+    }
+    let lines = table.lines().map(|line| format!(" {}\n", line.trim_end()));
+    lines.collect()
 }
 
 fn percent(share: f64) -> String {

@@ -165,7 +165,9 @@ fn kind(metric: &Metric) -> Kind {
     }
 }
 
-fn seconds(value: f64) -> String {
+/// A duration: `1.13 s`, `139.7 ms`, `24 µs`.
+#[must_use]
+pub fn seconds(value: f64) -> String {
     match value.abs() {
         size if size >= 1.0 || size == 0.0 => format!("{} s", number(value)),
         size if size >= 1e-3 => format!("{} ms", number(value * 1e3)),
