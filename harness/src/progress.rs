@@ -1,14 +1,17 @@
 //! What a user sees while a sweep runs: on a terminal a moving line with the time left, above it the latest cells with their
 //! rounds, speed, clock and power; one plain line per worker elsewhere. All on stderr, for the eye alone: no figure comes from here.
 
+mod left;
+
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::{End, RoundRecord, Sample};
 use stepwatch_record::{Cell, CellId};
 
+use self::left::{Kind, TimeLeft};
 use crate::clocks;
 
 /// The progress of one sweep.
@@ -16,7 +19,7 @@ pub struct Progress {
     how: How,
     total: u64,
     done: u64,
-    began: Instant,
+    time: TimeLeft,
     names: Names,
     cell: String,
     doing: String,
@@ -35,6 +38,9 @@ struct Row {
     /// The latest round's speed and what the GPU did.
     figures: String,
 }
+
+/// What a worker does that times a cell's ops one by one.
+pub const PROFILE: &str = "profile";
 
 /// The table above the moving line has at most so many rows.
 const MOST_ROWS: usize = 10;
@@ -61,7 +67,7 @@ impl Progress {
             how,
             total: 0,
             done: 0,
-            began: Instant::now(),
+            time: TimeLeft::default(),
             names: Names::default(),
             cell: String::new(),
             doing: String::new(),
@@ -71,11 +77,12 @@ impl Progress {
         }
     }
 
-    /// The cells that are run, and how many rounds each is to have.
+    /// The cells that are run, how many rounds each is to have, and what one is guessed to take, seconds.
     #[must_use]
-    pub fn of(mut self, cells: &[Cell], rounds: u32) -> Self {
+    pub fn of(mut self, cells: &[Cell], rounds: u32, guess: f64) -> Self {
         self.names = Names::of(cells);
         self.rounds = rounds;
+        self.time = TimeLeft::of(cells.iter().map(|cell| cell.id.clone()).collect(), rounds, guess);
         self
     }
 
@@ -83,7 +90,7 @@ impl Progress {
     pub fn begin(&mut self, counts: &[u64; 3]) {
         self.total = counts.iter().sum();
         self.done = 0;
-        self.began = Instant::now();
+        self.time.begin(counts);
         if let How::Bar(bar) = &self.how {
             bar.set_length(self.total);
         }
@@ -124,6 +131,12 @@ impl Progress {
     /// The worker ended.
     pub fn end(&mut self, record: &RoundRecord) {
         self.done += 1;
+        let kind = match record.round {
+            Some(_) => Kind::Round,
+            None if self.doing == PROFILE => Kind::Profile,
+            None => Kind::Prepare,
+        };
+        self.time.ran(kind, &record.cell, record.wall_seconds);
         let line = match &record.end {
             End::Completed => format!("{}{} · {:.1} s", record.end.word(), self.rate, record.wall_seconds),
             end => format!("{}: {}", end.word(), end.reason()),
@@ -181,6 +194,7 @@ impl Progress {
     /// A worker that need not run, for a reason told before.
     pub fn pass_over(&mut self) {
         self.done += 1;
+        self.time.pass_over();
         if let How::Bar(bar) = &self.how {
             bar.set_position(self.done);
         }
@@ -201,15 +215,10 @@ impl Progress {
         }
     }
 
-    /// The time left by the mean of what was done, once there is something to go by.
+    /// The time left, once there is something to go by.
     fn left(&self) -> String {
-        if self.done == 0 || self.done >= self.total {
-            return String::new();
-        }
-        let elapsed = self.began.elapsed().as_secs_f64();
-        #[allow(clippy::cast_precision_loss)]
-        let seconds = elapsed / self.done as f64 * (self.total - self.done) as f64;
-        format!(" · {} left", HumanDuration(Duration::from_secs_f64(seconds)))
+        let text = |seconds| format!(" · {} left", HumanDuration(Duration::from_secs_f64(seconds)));
+        self.time.seconds().map_or_else(String::new, text)
     }
 }
 
@@ -278,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_the_latest_cells_with_the_rounds_that_they_had() {
-        let mut progress = Progress::new(true).of(&[], 3);
+        let mut progress = Progress::new(true).of(&[], 3, 1.0);
         for cell in 0..12 {
             progress.cell = format!("m/{cell}");
             progress.rate = format!(" · {cell} tokens/s");

@@ -13,7 +13,7 @@ use super::check::say_warnings;
 use super::{CommandError, emit, say};
 use crate::baseline;
 use crate::exit::Exit;
-use crate::scenario::{self, BackendChoice, LoadOptions, Measure, Scenario, Warmup, Work};
+use crate::scenario::{self, BackendChoice, LoadOptions, Measure, PlannedCell, Scenario, Warmup, Work};
 
 /// List the cells of a scenario with estimated time and memory; nothing is run
 #[derive(Debug, clap::Args)]
@@ -170,8 +170,8 @@ impl Measured {
     }
 }
 
-const GUESS_ON_CPU: &str = "≈ is a rough guess (10 GFLOP/s, a 2-core CPU).";
-const GUESS_ON_CUDA: &str = "≈ is a rough guess (250 TFLOP/s, a tenth of it in fp32).";
+const GUESS_ON_CPU: &str = "≈ is a rough guess (40 GFLOP/s, a 2-core CPU).";
+const GUESS_ON_CUDA: &str = "≈ is a rough guess (500 TFLOP/s, a twentieth of it in fp32).";
 const MEMORY_ON_CPU: &str = "Memory counts weights, states and activations.";
 const MEMORY_ON_CUDA: &str = "Memory counts weights, states, activations and what executor and libraries take; a process's CUDA context \
                               takes about half a GiB more.";
@@ -196,12 +196,24 @@ struct Estimate {
 fn estimate(config: &StepConfig, cuda: bool) -> Estimate {
     let step = count::step(config);
     let speed = match (cuda, config.precision == stepwatch_model::Precision::Fp32) {
-        (false, _) => 10e9,
+        (false, _) => 40e9,
         (true, true) => 25e12,
-        (true, false) => 250e12,
+        (true, false) => 500e12,
     };
     let memory_bytes = step.memory.total + if cuda { BESIDE_THE_STEP } else { 0 };
     Estimate { memory_bytes, step_seconds: step.flops_per_token * config.tokens() as f64 / speed }
+}
+
+/// What a round takes on average by the guesses alone, seconds; of commands nothing is known.
+pub(super) fn guessed_round(cells: &[PlannedCell], measure: &Measure, cuda: bool) -> f64 {
+    let guesses: Vec<f64> = cells
+        .iter()
+        .filter_map(|planned| match &planned.work {
+            Work::Builtin(config) => Some(round_seconds(START_SECONDS, estimate(config, cuda).step_seconds, measure)),
+            Work::Command(_) => None,
+        })
+        .collect();
+    if guesses.is_empty() { 10.0 } else { guesses.iter().sum::<f64>() / guesses.len() as f64 }
 }
 
 /// All rounds of a cell whose worker takes `start` seconds until its first step.

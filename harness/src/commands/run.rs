@@ -7,7 +7,7 @@ use stepwatch_record::machine::Machine;
 use stepwatch_record::run::{Asked, Run as StoredRun, RunManifest, Shard};
 use stepwatch_record::trend::History;
 
-use super::{CommandError, Places, emit, say};
+use super::{CommandError, Places, emit, list, say};
 use crate::device::Answer;
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement, unwritable};
@@ -307,7 +307,8 @@ fn sweep(
     known: &KnownFiles,
 ) -> Result<Exit, CommandError> {
     let manifest = &planned.manifest;
-    let mut progress = Progress::new(args.quiet).of(&manifest.cells, manifest.rounds);
+    let guess = list::guessed_round(&planned.cells, &planned.measure, manifest.backend == "cuda");
+    let mut progress = Progress::new(args.quiet).of(&manifest.cells, manifest.rounds, guess);
     let sweep = Sweep {
         cells: &planned.cells,
         groups: runner::groups(&planned.cells, manifest.asked.against.as_ref()),

@@ -13,7 +13,7 @@ use stepwatch_record::profile::Profile;
 use stepwatch_record::run::{End, RoundRecord, Run};
 
 use crate::exit::Exit;
-use crate::progress::Progress;
+use crate::progress::{PROFILE, Progress};
 use crate::scenario::{Measure, PlannedCell, Work};
 use crate::store::{RunWriter, StoreError};
 
@@ -324,7 +324,7 @@ fn profile_all(
         if !runs || known.profiled {
             continue;
         }
-        show.start(&planned.cell.id, "profile");
+        show.start(&planned.cell.id, PROFILE);
         let plan = known.plan.clone();
         let task = Task { plan: plan.as_ref(), ..sweep.task(planned, Mode::Profile) };
         let attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;
