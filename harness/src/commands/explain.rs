@@ -8,7 +8,7 @@ use stepwatch_record::figure::{CellFigures, Figure};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
-use stepwatch_verdict::wording::{seconds, value};
+use stepwatch_verdict::wording::{number, seconds, value};
 
 use super::{CommandError, Places, emit};
 use crate::exit::Exit;
@@ -204,7 +204,10 @@ fn claims_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fm
         for pair in claim.pairs.iter().filter(|pair| &pair.of == cell || &pair.over == cell) {
             let words = super::one_line(&claim.text);
             writeln!(text, "\nclaim \"{words}\" ({} {}): {:?}", claim.metric, claim.asserts, pair.verdict)?;
-            writeln!(text, "  {} over {}: {}", pair.of, pair.over, pair.why)?;
+            let ratio = pair.ratio.zip(pair.low.zip(pair.high)).map_or_else(String::new, |(ratio, (low, high))| {
+                format!("{} × ({}…{}); ", number(ratio), number(low), number(high))
+            });
+            writeln!(text, "  {} over {}: {ratio}{}", pair.of, pair.over, pair.why)?;
         }
     }
     Ok(())

@@ -10,6 +10,9 @@ use crate::looks::Looks;
 use crate::ratio::{Ratio, Ratios};
 use crate::wording::{count, fine_percent, is_speed, number};
 
+/// How the reason of a pair ends that more rounds can decide.
+pub(crate) const OPPOSITE: &str = "and its opposite";
+
 /// How the reason of an unequal pair begins.
 pub(crate) const UNEQUAL: &str = "the two differ in more than the claim names";
 
@@ -96,16 +99,16 @@ fn judge_pair(
         Ok(ratio) => ratio,
         Err(why) => return undecided(None, why),
     };
-    let measured = format!("{} × ({})", number(ratio.point), interval(ratio, confidence));
+    let at = fine_percent(confidence);
     let (at_least, at_most) = (claim.at_least.unwrap_or(0.0), claim.at_most.unwrap_or(f64::INFINITY));
     if ratio.high < at_least || ratio.low > at_most {
-        let why = format!("measured {measured}: the whole interval contradicts {}", asserts(claim));
+        let why = format!("at {at} the whole interval contradicts {}", asserts(claim));
         judged(ClaimVerdict::Refuted, Some(ratio), why)
     } else if ratio.low >= at_least && ratio.high <= at_most {
-        let why = format!("measured {measured}: the whole interval satisfies {}", asserts(claim));
+        let why = format!("at {at} the whole interval satisfies {}", asserts(claim));
         judged(ClaimVerdict::Confirmed, Some(ratio), why)
     } else {
-        undecided(Some(ratio), format!("measured {measured}: the interval holds {} and its opposite", asserts(claim)))
+        undecided(Some(ratio), format!("at {at} the interval holds {} {OPPOSITE}", asserts(claim)))
     }
 }
 

@@ -12,7 +12,7 @@ use stepwatch_record::comparison::{Change, ClaimVerdict, JudgedClaim, Verdict};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::{Better, Run, RunManifest};
 
-use crate::claims::UNEQUAL;
+use crate::claims::OPPOSITE;
 use crate::compare::Comparison;
 use crate::explain::rounds_to_see;
 use crate::wording::{count, percent};
@@ -110,7 +110,7 @@ pub fn doubts(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedC
         let undecided = claim.pairs.iter().filter(|pair| {
             let settled = pair.verdict != ClaimVerdict::Undecided || pair.low.is_none();
             // What differs in more than rounds can tell is not settled by them.
-            !settled && !pair.why.starts_with(UNEQUAL) && pair.why.starts_with("measured ")
+            !settled && pair.why.ends_with(OPPOSITE)
         });
         undecided.map(|pair| ((1, looks.step()), vec![pair.of.clone(), pair.over.clone()], claim.text.clone()))
     });

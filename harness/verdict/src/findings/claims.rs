@@ -59,7 +59,10 @@ fn unequal(claim: &JudgedClaim) -> Option<Finding> {
 }
 
 fn line(claim: &JudgedClaim, pair: &JudgedPair) -> String {
-    format!("{} over {}, {}: {}", pair.of, pair.over, claim.metric, pair.why)
+    let measured = pair.ratio.zip(pair.low.zip(pair.high)).map_or_else(String::new, |(ratio, (low, high))| {
+        format!("measured {} × ({}…{}); ", number(ratio), number(low), number(high))
+    });
+    format!("{} over {}, {}: {measured}{}", pair.of, pair.over, claim.metric, pair.why)
 }
 
 fn cells(pairs: &[&JudgedPair]) -> Vec<stepwatch_record::CellId> {
