@@ -14,7 +14,7 @@
 //! | `next_steps[]` | `text`, `command` (may be empty) |
 //! | `metrics[]` | `name`, `unit`, `better` (words), `gated` |
 //! | `cells[]` | `id`, `name` (what texts for people call it), `end`, `reason`, `verdict`, `blind`, `parameters` (name → text), `figures[]`, `plan_hash`, `passes[]`, `passes_skipped` (name → reason), `numbers_ok` (or `null`), `ops[]`, `command` |
-//! | `cells[].ops[]` | of a profiled cell, a step each: `class`, `count`, `seconds`, `flops`, `bytes` |
+//! | `cells[].ops[]` | of a profiled cell, a step each: `class`, `count`, `seconds`, `flops`, `bytes`, `least_seconds` at the ceilings where they are known |
 //! | `cells[].figures[]` | `metric`, `point`, `low`, `high`, `confidence`, `rounds[]` (a value per round), `samples` |
 //! | `changes[]` | `cell`, `metric`, `gated`, `verdict`, `reason`, `why`, `effect`, `low`, `high`, `confidence`, `detectable` (relative, or `null`), `blind`, `rounds_to_decide`, `value`, `reference_value` |
 //! | `claims[]` | `text`, `metric`, `asserts`, `gate`, `verdict`, `pairs[]` of `of`, `over`, `verdict`, `ratio`, `low`, `high`, `why` |
@@ -165,7 +165,12 @@ fn cell(view: &View, cell: &CellView) -> Value {
 
 fn op(class: &ClassView) -> Value {
     let [seconds, flops, bytes] = class.raw;
-    json!({"class": class.class, "count": class.count, "seconds": seconds, "flops": flops, "bytes": bytes})
+    let mut value =
+        json!({"class": class.class, "count": class.count, "seconds": seconds, "flops": flops, "bytes": bytes});
+    if let Some(least) = class.least_seconds {
+        value["least_seconds"] = least.into();
+    }
+    value
 }
 
 fn gain(pair: &GainView) -> Value {

@@ -366,7 +366,7 @@ filter.elements.open.onclick = function () {
 /* The data as a file: the keys that the page leaves out of its lists are put back. */
 function unpacked() {
   var all = read('report-data');
-  var keys = { figures: ['metric', 'point', 'low', 'high', 'confidence', 'rounds', 'samples'], ops: ['class', 'count', 'seconds', 'flops', 'bytes'] };
+  var keys = { figures: ['metric', 'point', 'low', 'high', 'confidence', 'rounds', 'samples'], ops: ['class', 'count', 'seconds', 'flops', 'bytes', 'least_seconds'] };
   all.cells.forEach(function (cell) {
     Object.keys(keys).forEach(function (list) {
       cell[list] = cell[list].map(function (row) {

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use stepwatch_record::CellId;
+use stepwatch_record::ceiling::CellBound;
 use stepwatch_record::profile::Profile;
 
 use super::plot::{Plot, Ruler};
@@ -81,6 +82,20 @@ pub struct ClassView {
     pub dot: Option<[i32; 3]>,
     /// Seconds, FLOPs and bytes a step.
     pub raw: [f64; 3],
+    /// What it would take at the ceilings of its chip, with its unit; empty where they are not known.
+    pub least: String,
+    /// The same in seconds.
+    pub least_seconds: Option<f64>,
+}
+
+impl ClassView {
+    /// The class beside its bound.
+    pub(crate) fn bounded(mut self, bound: Option<&CellBound>) -> Self {
+        let own = bound.and_then(|bound| bound.classes.iter().find(|class| class.class == self.class));
+        self.least_seconds = own.map(|class| class.least_seconds);
+        self.least = self.least_seconds.map_or_else(String::new, |least| format::quantity(Hint::Duration, "s", least));
+        self
+    }
 }
 
 /// A cell's op classes summed over labels and phases, the most time first.
@@ -114,6 +129,8 @@ pub(crate) fn classes(profile: &Profile) -> Vec<ClassView> {
             traffic: a_second(bytes, "B/s"),
             dot: None,
             raw: [seconds, flops, bytes],
+            least: String::new(),
+            least_seconds: None,
         }
     };
     sums.into_iter().map(view).collect()

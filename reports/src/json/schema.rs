@@ -56,7 +56,7 @@ fn cell() -> Value {
             "rounds": ["number?"], "samples": "whole"
         }],
         "plan_hash": "text?", "passes": ["text"], "passes_skipped": {"*": "text"}, "numbers_ok": "yes-no?",
-        "ops": [{"class": "text", "count": "whole", "seconds": "number", "flops": "number", "bytes": "number"}],
+        "ops": [{"class": "text", "count": "whole", "seconds": "number", "flops": "number", "bytes": "number", "least_seconds?": "number"}],
         "bound?": {"*": "text"},
         "command": "text",
     })

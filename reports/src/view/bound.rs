@@ -5,8 +5,8 @@ use stepwatch_record::ceiling::{CellBound, ClassBound};
 use super::cell::{Fact, fact};
 use crate::format::{self, Hint};
 
-/// The bound of a cell as named texts: the whole, its three parts, the serial estimate, each op class.
-pub(crate) fn facts(bound: &CellBound) -> Vec<Fact> {
+/// The bound of a cell as named texts: the whole, its three parts, the serial estimate, and the op classes that stand nowhere else.
+pub(crate) fn facts(bound: &CellBound, elsewhere: impl Fn(&str) -> bool) -> Vec<Fact> {
     let seconds = |value: f64| format::quantity(Hint::Duration, "s", value);
     let step = bound.step_seconds.map(|step| format!("; the step takes {}", seconds(step))).unwrap_or_default();
     let energy = bound.energy_seconds.map_or_else(|| "unknown".to_owned(), seconds);
@@ -18,14 +18,13 @@ pub(crate) fn facts(bound: &CellBound) -> Vec<Fact> {
         ),
         fact("serial estimate", format!("{}: its parts at their ceilings, one by one", seconds(bound.serial_seconds))),
     ];
-    facts.extend(bound.classes.iter().map(class));
+    facts.extend(bound.classes.iter().filter(|class| !elsewhere(&class.class)).map(class));
     facts
 }
 
 fn class(class: &ClassBound) -> Fact {
     let seconds = |value: f64| format::quantity(Hint::Duration, "s", value);
-    let profiled = class.profiled_seconds.map(|profiled| format!("; profiled {}", seconds(profiled)));
-    fact(&class.class, format!("{} at the ceilings{}", seconds(class.least_seconds), profiled.unwrap_or_default()))
+    fact(&class.class, format!("{} at the ceilings", seconds(class.least_seconds)))
 }
 
 #[cfg(test)]
@@ -59,13 +58,14 @@ mod tests {
             "bound: 97.1 ms (energy); the step takes 144 ms",
             "compute, bytes, energy: 91.2 ms, 60.4 ms, 97.1 ms",
             "serial estimate: 126 ms: its parts at their ceilings, one by one",
-            "attention: 20.0 ms at the ceilings; profiled 37.0 ms",
+            "attention: 20.0 ms at the ceilings",
             "norm: 7.00 ms at the ceilings",
         ];
-        assert_eq!(lines(&facts(&bound)), expected);
+        assert_eq!(lines(&facts(&bound, |_| false)), expected);
+        assert_eq!(lines(&facts(&bound, |class| class == "norm")), expected[..4], "a profile says it of norms");
         let unknown = CellBound { energy_seconds: None, step_seconds: None, limit: Limit::Compute, ..bound };
         assert_eq!(
-            lines(&facts(&unknown))[..2],
+            lines(&facts(&unknown, |_| false))[..2],
             ["bound: 97.1 ms (compute)", "compute, bytes, energy: 91.2 ms, 60.4 ms, unknown"]
         );
     }

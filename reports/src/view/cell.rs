@@ -209,6 +209,9 @@ pub(crate) struct Parts<'a> {
 
 pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
     let end = parts.run.cell_end(&parts.cell.id);
+    let ops = parts.profile.map_or_else(Vec::new, classes);
+    let in_profile = |class: &str| ops.iter().any(|op| op.class == class);
+    let bound = parts.bound.map_or_else(Vec::new, |bound| bound::facts(bound, in_profile));
     let figures: Vec<FigureView> = parts.figures.map_or_else(Vec::new, |cell| figure_views(&cell.figures, columns));
     let completed = parts.rounds.iter().filter(|round| round.record.end == End::Completed).count();
     let mark = overall(&parts.changes, end.as_ref());
@@ -228,12 +231,12 @@ pub(crate) fn cell_view(parts: Parts<'_>, columns: &[Column]) -> CellView {
             output_tail: output_tail(&parts),
         },
         strip: strip(&parts, brief),
-        ops: parts.profile.map_or_else(Vec::new, classes),
+        ops: ops.into_iter().map(|class| class.bounded(parts.bound)).collect(),
         rounds_done: format!("{completed} of {}", parts.run.manifest.rounds),
         rounds: parts.rounds.iter().map(|round| round_view(&round.record)).collect(),
         plan: parts.plan.and_then(|file| file.plan.as_ref()).map(plan_view),
         verification: parts.plan.and_then(|file| file.verification.as_ref()).map(verification_view),
-        bound: parts.bound.map_or_else(Vec::new, bound::facts),
+        bound,
         device: device(&parts),
         command: String::new(),
         changes: parts.changes,
