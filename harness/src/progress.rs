@@ -3,6 +3,7 @@
 
 mod left;
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct Progress {
     time: TimeLeft,
     names: Names,
     cell: String,
-    doing: String,
+    doing: Doing,
     rate: String,
     /// Rounds that each cell is to have.
     rounds: u32,
@@ -39,8 +40,29 @@ struct Row {
     figures: String,
 }
 
-/// What a worker does that times a cell's ops one by one.
-pub const PROFILE: &str = "profile";
+/// What a worker does for its cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// Settles its plan and checks its numbers.
+    Prepare,
+    /// Finds what the GPU sustains.
+    Ceilings,
+    /// One of so many rounds, from 1.
+    Round(u32, u32),
+    /// Times its ops one by one.
+    Profile,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prepare => f.write_str("prepare"),
+            Self::Ceilings => f.write_str("ceilings of the GPU"),
+            Self::Round(round, of) => write!(f, "round {round} of {of}"),
+            Self::Profile => f.write_str("profile"),
+        }
+    }
+}
 
 /// The table above the moving line has at most so many rows.
 const MOST_ROWS: usize = 10;
@@ -70,7 +92,7 @@ impl Progress {
             time: TimeLeft::default(),
             names: Names::default(),
             cell: String::new(),
-            doing: String::new(),
+            doing: Doing::Prepare,
             rate: String::new(),
             rounds: 0,
             rows: Vec::new(),
@@ -97,9 +119,9 @@ impl Progress {
     }
 
     /// A worker starts.
-    pub fn start(&mut self, cell: &CellId, doing: &str) {
+    pub fn start(&mut self, cell: &CellId, doing: Doing) {
         self.cell = self.names.get(cell).to_owned();
-        doing.clone_into(&mut self.doing);
+        self.doing = doing;
         self.rate.clear();
         if let How::Bar(bar) = &self.how {
             bar.set_message(format!("{} · {doing}{}", self.cell, self.left()));
@@ -131,10 +153,10 @@ impl Progress {
     /// The worker ended.
     pub fn end(&mut self, record: &RoundRecord) {
         self.done += 1;
-        let kind = match record.round {
-            Some(_) => Kind::Round,
-            None if self.doing == PROFILE => Kind::Profile,
-            None => Kind::Prepare,
+        let kind = match self.doing {
+            Doing::Prepare | Doing::Ceilings => Kind::Prepare,
+            Doing::Round(..) => Kind::Round,
+            Doing::Profile => Kind::Profile,
         };
         self.time.ran(kind, &record.cell, record.wall_seconds);
         let line = match &record.end {

@@ -1,6 +1,6 @@
 //! How long a process takes from its start to the end of its first step: with nothing cached, with the algorithms of its products
 //! known and no kernel compiled, with both. Each start is a process of its own, this program again. Run by `ci/gpu`; prints, and
-//! asserts that the starts happened: what came of it stands in `model/PERFORMANCE.md`.
+//! asserts that the starts happened.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use std::io::{BufRead, BufReader};

@@ -334,7 +334,6 @@ mod tests {
         );
         assert_eq!(ratio_interval(0.9984, 1.0), "0.998…1.000 ×");
         assert_eq!(ratio_interval(1.98, 2.04), "1.98…2.04 ×");
-
         assert_eq!(share(0.61), "61.0 %");
         assert_eq!(confidence(0.95), "95 %");
         assert_eq!(confidence(0.999_791_666), "99.9792 %");

@@ -3,14 +3,13 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use stepwatch_record::figure::{CellFigures, Figure};
 use stepwatch_record::name::Names;
 use stepwatch_record::run::Better;
 use stepwatch_record::{Cell, CellId, Run};
-use stepwatch_verdict::wording::{number, seconds, value};
+use stepwatch_verdict::wording::{count, ratio_of, seconds, value};
 
-use super::{CommandError, Places, emit};
+use super::{CommandError, Places, aligned, emit};
 use crate::exit::Exit;
 use crate::judgement::{Against, Judgement};
 use crate::store;
@@ -142,10 +141,9 @@ fn end_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt::
 /// One line a figure: its estimate, the interval with what it is made from, and by how much rounds differ.
 fn figures_of(figures: &CellFigures) -> String {
     let rows = figures.figures.iter().map(|Figure { metric, estimate }| {
-        let (rounds, samples) = (estimate.rounds.len(), estimate.samples);
-        let plural = |n: usize| if n == 1 { "" } else { "s" };
-        let made_from =
-            format!("{rounds} round{}, {samples} sample{}", plural(rounds), if samples == 1 { "" } else { "s" });
+        let rounds = estimate.rounds.len();
+        let samples = usize::try_from(estimate.samples).unwrap_or(usize::MAX);
+        let made_from = format!("{}, {}", count(rounds, "round"), count(samples, "sample"));
         let point = value(metric, estimate.point);
         if rounds < 2 {
             return vec![metric.name.clone(), point, "no interval from one round".into(), made_from];
@@ -155,7 +153,7 @@ fn figures_of(figures: &CellFigures) -> String {
         let made_from = format!("{made_from}; rounds differ by {:.2} %", estimate.round_sd_log * 100.0);
         vec![metric.name.clone(), point, interval, made_from]
     });
-    aligned(rows, &[1])
+    indented(rows, &[1])
 }
 
 /// Below this an op class is all launches, and how often its least it takes says nothing, seconds.
@@ -182,9 +180,9 @@ fn bound_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fmt
         let profiled = class.profiled_seconds.map_or_else(String::new, seconds);
         let times =
             class.profiled_seconds.filter(|_| least >= LEAST_COMPARED).map(|found| format!("{:.2} ×", found / least));
-        vec![class.class.to_string(), seconds(least), profiled, times.unwrap_or_default()]
+        vec![class.class.clone(), seconds(least), profiled, times.unwrap_or_default()]
     });
-    text.push_str(&aligned(std::iter::once(heads).chain(rows), &[1, 2, 3]));
+    text.push_str(&indented(std::iter::once(heads).chain(rows), &[1, 2, 3]));
     Ok(())
 }
 
@@ -204,9 +202,7 @@ fn claims_of(judgement: &Judgement, cell: &CellId, text: &mut String) -> std::fm
         for pair in claim.pairs.iter().filter(|pair| &pair.of == cell || &pair.over == cell) {
             let words = super::one_line(&claim.text);
             writeln!(text, "\nclaim \"{words}\" ({} {}): {:?}", claim.metric, claim.asserts, pair.verdict)?;
-            let ratio = pair.ratio.zip(pair.low.zip(pair.high)).map_or_else(String::new, |(ratio, (low, high))| {
-                format!("{} × ({}…{}); ", number(ratio), number(low), number(high))
-            });
+            let ratio = ratio_of(pair).map_or_else(String::new, |ratio| format!("{ratio}; "));
             writeln!(text, "  {} over {}: {ratio}{}", pair.of, pair.over, pair.why)?;
         }
     }
@@ -256,7 +252,7 @@ fn two(judgement: &Judgement, from: &Cell, to: &Cell) -> String {
             let by = if metric.unit == "dB" { format!("{:+.2} dB", b.point - a.point) } else { percent(change) };
             Some(vec![metric.name.clone(), values, by, good.to_owned()])
         });
-        text.push_str(&aligned(rows, &[2]));
+        text.push_str(&indented(rows, &[2]));
     }
     let _ = waterfall_of(judgement, &from.id, &to.id, &mut text);
     let _ = findings_of(judgement, &[&from.id, &to.id], &mut text);
@@ -269,29 +265,15 @@ fn waterfall_of(judgement: &Judgement, from: &CellId, to: &CellId, text: &mut St
     writeln!(text, "\nwhere the time of a step goes")?;
     let rows = fall.steps.iter().filter(|step| step.from_seconds != 0.0 || step.to_seconds != 0.0).map(|step| {
         let (a, b) = (step.from_seconds, step.to_seconds);
-        vec![step.class.to_string(), format!("{} → {}", seconds(a), seconds(b)), format!("{:+.2} ms", (b - a) * 1e3)]
+        vec![step.class.clone(), format!("{} → {}", seconds(a), seconds(b)), format!("{:+.2} ms", (b - a) * 1e3)]
     });
-    text.push_str(&aligned(rows, &[2]));
+    text.push_str(&indented(rows, &[2]));
     Ok(())
 }
 
-/// Rows with their columns under each other, indented; those at `right` end together.
-fn aligned(rows: impl Iterator<Item = Vec<String>>, right: &[usize]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    for row in rows {
-        table.add_row(row);
-    }
-    for at in right {
-        if let Some(column) = table.column_mut(*at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    if table.row_count() == 0 {
-        return String::new();
-    }
-    let lines = table.lines().map(|line| format!(" {}\n", line.trim_end()));
-    lines.collect()
+/// A table, indented.
+fn indented(rows: impl IntoIterator<Item = Vec<String>>, right: &[usize]) -> String {
+    aligned(rows, right).iter().map(|line| format!("  {line}\n")).collect()
 }
 
 fn percent(share: f64) -> String {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use stepwatch_model::config::StepConfig;
 use stepwatch_model::count;
 use stepwatch_record::figure::{CellFigures, Summary};
@@ -10,7 +9,7 @@ use stepwatch_record::name::Names;
 use stepwatch_record::{Cell, CellId};
 
 use super::check::say_warnings;
-use super::{CommandError, emit, say};
+use super::{CommandError, aligned, emit, say};
 use crate::baseline;
 use crate::exit::Exit;
 use crate::scenario::{self, BackendChoice, LoadOptions, Measure, PlannedCell, Scenario, Warmup, Work};
@@ -42,12 +41,11 @@ pub fn run(args: &List) -> Result<Exit, CommandError> {
     let scenario =
         scenario::load(&args.scenario, &options).map_err(|errors| CommandError::rendered(errors.for_stderr()))?;
     say_warnings(&scenario);
-    let accepted = baseline::all(&args.baselines, &scenario.name).unwrap_or_else(|error| {
+    let accepted = baseline::reference(&args.baselines, &scenario.name, 1, "", |_| true).unwrap_or_else(|error| {
         say(format_args!("warning: {error}"));
         Vec::new()
     });
-    let accepted = accepted.into_iter().find(|accepted| accepted.revoked.is_none());
-    emit(&text(&scenario, accepted.as_ref().map(|accepted| &accepted.summary)))?;
+    emit(&text(&scenario, accepted.first().map(|accepted| &accepted.summary)))?;
     Ok(Exit::Good)
 }
 
@@ -60,48 +58,42 @@ fn backend(word: &str) -> Result<BackendChoice, CommandError> {
 /// measured are its own, and so is the memory of commands.
 #[must_use]
 pub fn text(scenario: &Scenario, accepted: Option<&Summary>) -> String {
-    let mut table = Table::new();
-    // Never wrapped: a cell is one line, for people and for `grep`.
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     // What reports call a cell, where its id does not say it: ids stay as they are whatever is added to a scenario.
     let cells: Vec<Cell> = scenario.cells.iter().map(|planned| planned.cell.clone()).collect();
     let names = Names::of(&cells);
     let called = |id: &CellId| Some(names.get(id)).filter(|name| *name != id.readable()).unwrap_or_default().to_owned();
     let ids_tell_all = cells.iter().all(|cell| called(&cell.id).is_empty());
-    table.set_header(["cell", "memory", "a step", "all rounds", if ids_tell_all { "" } else { "called" }]);
-    if let Some(column) = table.column_mut(0) {
-        column.set_padding((0, 1));
-    }
-    for column in table.column_iter_mut().skip(1).take(3) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    let heads = ["cell", "memory", "a step", "all rounds", if ids_tell_all { "" } else { "called" }];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
     let cuda = scenario.backend == BackendChoice::Cuda;
     let (mut total, mut guessed, mut measured, mut unknown) = (0.0, 0, 0, 0);
     for planned in &scenario.cells {
         let id = &planned.cell.id;
         let known = accepted.and_then(|summary| Measured::of(summary.cell(id)?, &planned.work, &scenario.measure));
-        let (memory, time) = match &planned.work {
+        let times = known.map(|known| (known.step_seconds, known.rounds_seconds));
+        let (memory, guess) = match &planned.work {
             Work::Builtin(config) => {
                 total += if cuda { PREPARE_SECONDS } else { 0.0 };
-                let guess = estimate(config, cuda);
-                let rounds = cell_seconds(START_SECONDS, guess.step_seconds, &scenario.measure);
-                (Some(guess.memory_bytes), known.map_or((Some(guess.step_seconds), Some(rounds)), Measured::times))
+                let Estimate { memory_bytes, step_seconds } = estimate(config, cuda);
+                let rounds_seconds = cell_seconds(START_SECONDS, step_seconds, &scenario.measure);
+                (Some(memory_bytes), Some((step_seconds, rounds_seconds)))
             }
-            Work::Command(_) => {
-                (known.and_then(|known| known.memory_bytes), known.map_or((None, None), Measured::times))
-            }
+            Work::Command(_) => (known.and_then(|known| known.memory_bytes), None),
         };
-        *match (known, time.1) {
+        *match (times, guess) {
             (Some(_), _) => &mut measured,
             (None, Some(_)) => &mut guessed,
             (None, None) => &mut unknown,
         } += 1;
-        total += time.1.unwrap_or(0.0);
-        let guess = if known.is_some() { "" } else { "≈ " };
-        let or_unknown =
-            |seconds_of: Option<f64>| seconds_of.map_or_else(|| "?".into(), |s| format!("{guess}{}", seconds(s)));
-        let memory = memory.map_or_else(|| "?".into(), bytes);
-        table.add_row([id.to_string(), memory, or_unknown(time.0), or_unknown(time.1), called(id)]);
+        let [step, all] = match times.or(guess) {
+            Some((step, all)) => {
+                total += all;
+                let sign = if times.is_some() { "" } else { "≈ " };
+                [step, all].map(|time| format!("{sign}{}", seconds(time)))
+            }
+            None => ["?"; 2].map(str::to_owned),
+        };
+        rows.push(vec![id.to_string(), memory.map_or_else(|| "?".into(), bytes), step, all, called(id)]);
     }
     let measure = &scenario.measure;
     let plural = |count: usize| if count == 1 { "" } else { "s" };
@@ -110,7 +102,6 @@ pub fn text(scenario: &Scenario, accepted: Option<&Summary>) -> String {
         _ if unknown == cells.len() => "how long the commands take is not known".to_owned(),
         _ => format!("about {} without the commands", seconds(total)),
     };
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     let mut rests_on = Vec::new();
     if let Some(summary) = accepted.filter(|_| measured > 0) {
         let machines: Vec<&str> =
@@ -128,7 +119,7 @@ pub fn text(scenario: &Scenario, accepted: Option<&Summary>) -> String {
     rests_on.push(if cuda { MEMORY_ON_CUDA } else { MEMORY_ON_CPU }.to_owned());
     format!(
         "{}\n\n{} cell{} × {} rounds × {} samples, {} claim{}; {total}\n{}\n",
-        lines.join("\n"),
+        aligned(rows, &[1, 2, 3]).join("\n"),
         scenario.cells.len(),
         plural(scenario.cells.len()),
         measure.rounds_min,
@@ -142,8 +133,8 @@ pub fn text(scenario: &Scenario, accepted: Option<&Summary>) -> String {
 /// What an accepted run says of a cell.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
-    step_seconds: Option<f64>,
-    rounds_seconds: Option<f64>,
+    step_seconds: f64,
+    rounds_seconds: f64,
     memory_bytes: Option<u64>,
 }
 
@@ -161,12 +152,7 @@ impl Measured {
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes, far below 2^53")]
         let memory_bytes = of("peak_memory_bytes").map(|bytes| bytes as u64);
-        Some(Self { step_seconds: Some(step_seconds), rounds_seconds: Some(rounds_seconds), memory_bytes })
-    }
-
-    /// Of a step, and of all rounds.
-    const fn times(self) -> (Option<f64>, Option<f64>) {
-        (self.step_seconds, self.rounds_seconds)
+        Some(Self { step_seconds, rounds_seconds, memory_bytes })
     }
 }
 

@@ -5,6 +5,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
 use crate::exit::Exit;
 use crate::scenario::known::KnownFiles;
 
@@ -69,6 +71,26 @@ pub fn emit(text: &str) -> Result<(), CommandError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Rows with their columns under each other, one line a row and never wrapped, for people and for `grep`; columns at `right` end
+/// together.
+pub(crate) fn aligned(rows: impl IntoIterator<Item = Vec<String>>, right: &[usize]) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    for row in rows {
+        table.add_row(row);
+    }
+    for at in right {
+        if let Some(column) = table.column_mut(*at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 1));
+    }
+    let rows = table.row_count();
+    table.lines().take(rows).map(|line| line.trim_end().to_owned()).collect()
 }
 
 /// Says one thing on stderr. If even that is closed there is nobody to tell.

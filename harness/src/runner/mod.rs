@@ -13,7 +13,7 @@ use stepwatch_record::profile::Profile;
 use stepwatch_record::run::{End, RoundRecord, Run};
 
 use crate::exit::Exit;
-use crate::progress::{PROFILE, Progress};
+use crate::progress::{Doing, Progress};
 use crate::scenario::{Measure, PlannedCell, Work};
 use crate::store::{RunWriter, StoreError};
 
@@ -176,7 +176,7 @@ fn find_ceilings(sweep: &Sweep<'_>, writer: &mut RunWriter, show: &mut Progress)
     let Some(planned) = sweep.cells.iter().find(|planned| matches!(planned.work, Work::Builtin(_))) else {
         return Ok(());
     };
-    show.start(&planned.cell.id, "ceilings of the GPU");
+    show.start(&planned.cell.id, Doing::Ceilings);
     let task = sweep.task(planned, Mode::Ceilings);
     let attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;
     show.end(&attempted.record);
@@ -248,7 +248,7 @@ fn prepare_all(
         }
         let attempt = known.prepared.as_ref().map_or(0, |(_, attempt)| attempt + 1);
         let task = Task { attempt, ..sweep.task(planned, Mode::Prepare) };
-        show.start(&planned.cell.id, "prepare");
+        show.start(&planned.cell.id, Doing::Prepare);
         let mut attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;
         if attempted.record.end == End::Completed && attempted.plan.is_none() {
             attempted.record.end = failed("it finished without a plan");
@@ -295,7 +295,7 @@ fn run_round(
         show.pass_over();
         return Ok(());
     }
-    show.start(&planned.cell.id, &format!("round {} of {}", round + 1, sweep.rounds));
+    show.start(&planned.cell.id, Doing::Round(round + 1, sweep.rounds));
     let samples = sweep.measure.samples;
     let mut attempted =
         attempt::attempt(&task, resting, &mut |warmup, measured| show.steps(warmup, measured, samples))?;
@@ -324,7 +324,7 @@ fn profile_all(
         if !runs || known.profiled {
             continue;
         }
-        show.start(&planned.cell.id, PROFILE);
+        show.start(&planned.cell.id, Doing::Profile);
         let plan = known.plan.clone();
         let task = Task { plan: plan.as_ref(), ..sweep.task(planned, Mode::Profile) };
         let attempted = attempt::attempt(&task, &mut Resting::default(), &mut |_, _| ())?;

@@ -109,7 +109,7 @@ pub fn doubts(comparison: &Comparison<'_>, changes: &[Change], claims: &[JudgedC
     let of_claims = claims.iter().flat_map(|claim| {
         let undecided = claim.pairs.iter().filter(|pair| {
             let settled = pair.verdict != ClaimVerdict::Undecided || pair.low.is_none();
-            // What differs in more than rounds can tell is not settled by them.
+            // Only where the interval holds both: what differs in more than rounds can tell is not settled by them.
             !settled && pair.why.ends_with(OPPOSITE)
         });
         undecided.map(|pair| ((1, looks.step()), vec![pair.of.clone(), pair.over.clone()], claim.text.clone()))

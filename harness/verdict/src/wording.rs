@@ -1,6 +1,7 @@
 //! Numbers and changes as a person reads them. Every sentence of the verdict uses these, so that one figure looks the same
 //! everywhere.
 
+use stepwatch_record::comparison::JudgedPair;
 use stepwatch_record::run::{Better, Metric};
 
 /// A share as per cent: `2.3 %`, `0.45 %`, `12 %`; the sign is kept.
@@ -102,6 +103,13 @@ pub fn value(metric: &Metric, value: f64) -> String {
 
 fn joules(value: f64) -> String {
     scaled(value, &[(1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")], "J")
+}
+
+/// What was measured of a claim's pair: `1.206 × (1.198…1.213)`; `None` without an interval.
+#[must_use]
+pub fn ratio_of(pair: &JudgedPair) -> Option<String> {
+    let (ratio, low, high) = (pair.ratio?, pair.low?, pair.high?);
+    Some(format!("{} × ({}…{})", number(ratio), number(low), number(high)))
 }
 
 /// A number in four digits, thousands separated.

@@ -6,7 +6,7 @@ use stepwatch_record::figure::Summary;
 use stepwatch_record::finding::{Finding, Kind, Severity};
 use stepwatch_record::run::Run;
 
-use crate::wording::{count, number};
+use crate::wording::{count, number, ratio_of};
 
 /// One finding per refuted claim and one per claim with unequal pairs.
 pub(super) fn findings(run: &Run, summary: &Summary, claims: &[JudgedClaim], bounds: &[CellBound]) -> Vec<Finding> {
@@ -59,9 +59,7 @@ fn unequal(claim: &JudgedClaim) -> Option<Finding> {
 }
 
 fn line(claim: &JudgedClaim, pair: &JudgedPair) -> String {
-    let measured = pair.ratio.zip(pair.low.zip(pair.high)).map_or_else(String::new, |(ratio, (low, high))| {
-        format!("measured {} × ({}…{}); ", number(ratio), number(low), number(high))
-    });
+    let measured = ratio_of(pair).map_or_else(String::new, |ratio| format!("measured {ratio}; "));
     format!("{} over {}, {}: {measured}{}", pair.of, pair.over, claim.metric, pair.why)
 }
 
