@@ -256,7 +256,7 @@ pub enum FastAccumulation {
     Forward,
     /// Those and the input gradients.
     InputGradient,
-    /// Those and the weight gradients, which sum over all tokens.
+    /// Those and the weight gradients, which sum over all tokens, but for the classifier's.
     All,
 }
 

@@ -29,7 +29,10 @@ impl Builder<'_> {
             Linear::Head => self.config.precision.head_recipe(role),
             _ => self.config.precision.recipe(role),
         };
-        if self.config.fast_accumulation.adds(role) { recipe.accumulated_fast() } else { recipe }
+        // A row of the classifier's weight gradient sums over all tokens, and few were to be the row's own: fast sums drop the others
+        // beside those (PRECISION.md of the kernels).
+        let allowed = (linear, role) != (Linear::Head, Role::WeightGradient);
+        if allowed && self.config.fast_accumulation.adds(role) { recipe.accumulated_fast() } else { recipe }
     }
 
     /// `y = x · wᵀ`: x (T, K), w (N, K), y (T, N).
