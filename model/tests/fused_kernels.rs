@@ -27,7 +27,9 @@ fn fusions() -> Vec<Fused> {
             if check_config(&config).is_err() {
                 continue;
             }
-            for step in [fusion(build(&config)), fusion(layout(build(&config)))] {
+            let unclipped = StepConfig { clip: 0.0, ..config.clone() };
+            let compiled = [fusion(build(&config)), fusion(layout(build(&config))), fusion(layout(build(&unclipped)))];
+            for step in compiled {
                 all.extend(step.init.into_iter().chain(step.ops).filter_map(|node| match node.op {
                     Op::Fused(fused) => Some(fused),
                     _ => None,

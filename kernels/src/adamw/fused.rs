@@ -1,6 +1,7 @@
 //! All AdamW updates of a step as one launch, with the step counter and what follows the weights: tensor-wide maxima, the
-//! history of delayed scaling, casts with scales that were there before, and casts with scales per row. Equal bit by bit to
-//! the parts; parts of other kinds run alone after it.
+//! history of delayed scaling, casts with scales that were there before, and casts with scales per row. Where nothing is clipped
+//! the norm of the gradients too, by a small launch behind it. Equal bit by bit to the parts; parts of other kinds run alone
+//! after it.
 
 use super::AdamW;
 use crate::dtype::Dtype;
@@ -18,6 +19,8 @@ static SOURCE: Source = Source { name: "adamw_fused.cu", text: include_str!("fus
 const THREADS: usize = 256;
 const WARPS: usize = THREADS / 32;
 const RESIDENT: usize = 3;
+/// Threads of a block that adds up a parameter's squares.
+const NORM_THREADS: usize = 1024;
 /// Elements of a chunk in a line, and rows and columns of a tile: what one block works on at a time.
 const CHUNK: usize = 8192;
 const TILE: (usize, usize) = (128, 64);
@@ -60,6 +63,10 @@ enum Chunks {
 struct Optimiser<'a> {
     fused: &'a Fused,
     weights: Vec<Weight<'a>>,
+    /// Each gradient whose squares are summed, and the sum.
+    sums: Vec<(Local, Local)>,
+    /// The norm and the factor, where nothing is clipped.
+    norm: Option<(Local, Local)>,
     /// How far the step counter moves.
     advance: usize,
     /// Element type of the casts.
@@ -71,7 +78,7 @@ struct Optimiser<'a> {
 /// Takes all updates, which must share clip factor, counter, rates and dtypes, and of the other parts those that it can; the
 /// rest runs after it, part by part: scales per block, casts of shapes that are no multiples of 16 and of rows over 8192.
 pub(crate) fn optimiser(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
-    let mut found = Optimiser { fused, weights: Vec::new(), advance: 0, format: Dtype::E4m3, taken: Vec::new() };
+    let mut found = Optimiser::new(fused);
     let format = fused.parts.iter().find_map(|part| match &part.op {
         Op::Quantise(quantise) => Some(quantise.format),
         _ => None,
@@ -81,7 +88,8 @@ pub(crate) fn optimiser(fused: &Fused) -> Option<Box<dyn FusedKernel + '_>> {
         let taken = found.take(part)?;
         found.taken.push(taken);
     }
-    (!found.weights.is_empty() && found.rest_is_apart()).then(|| -> Box<dyn FusedKernel + '_> { Box::new(found) })
+    (!found.weights.is_empty() && found.sums_are_whole() && found.rest_is_apart())
+        .then(|| -> Box<dyn FusedKernel + '_> { Box::new(found) })
 }
 
 const fn external(local: Local) -> bool {
@@ -120,10 +128,27 @@ impl Weight<'_> {
 }
 
 impl<'a> Optimiser<'a> {
+    fn new(fused: &'a Fused) -> Self {
+        let (weights, sums, taken) = (Vec::new(), Vec::new(), Vec::new());
+        Self { fused, weights, sums, norm: None, advance: 0, format: Dtype::E4m3, taken }
+    }
+
     /// Whether the kernel takes a part; `None` if it cannot take the fusion at all.
     fn take(&mut self, part: &'a Part) -> Option<bool> {
         let at = &part.operands;
         match &part.op {
+            Op::SumSquares(_) => {
+                (self.norm.is_none() && self.weights.is_empty()).then_some(())?;
+                self.sums.push((at[0], at[1]));
+                Some(true)
+            }
+            Op::ClipScale(spec) => {
+                // A factor that is no 1 has to be there before the first update.
+                let own = self.sums.iter().map(|(_, sum)| sum).eq(&at[..spec.count]);
+                (spec.max_norm == 0.0 && own && self.norm.is_none() && self.weights.is_empty()).then_some(())?;
+                self.norm = Some((at[spec.count], at[spec.count + 1]));
+                Some(true)
+            }
             Op::AdamW(spec) => self.take_update(spec, at).map(|()| true),
             Op::Advance(_) => {
                 (self.weights.first()?.operands[2] == at[0]).then_some(())?;
@@ -168,10 +193,23 @@ impl<'a> Optimiser<'a> {
                 .into_iter()
                 .flatten()
                 .all(|dtype| matches!(dtype, Dtype::F32 | Dtype::Bf16));
+        let own = self.norm.map(|(_, factor)| factor);
+        let placed = operands.iter().all(|&local| external(local) || Some(local) == own);
         // The counter moves once, after the updates.
-        (alike && self.advance == 0 && operands.iter().all(|&local| external(local))).then_some(())?;
+        (alike && self.advance == 0 && placed).then_some(())?;
         self.weights.push(weight);
         Some(())
+    }
+
+    /// Whether either no squares are summed, or those of the gradients of all updates, with the norm of them all; and the updates
+    /// are not clipped by another factor.
+    fn sums_are_whole(&self) -> bool {
+        let Some((norm, factor)) = self.norm else { return self.sums.is_empty() };
+        let once = |weight: &Weight<'_>| self.sums.iter().filter(|(g, _)| *g == weight.operands[0]).count() == 1;
+        let clipped = |weight: &Weight<'_>| weight.operands[1] == factor;
+        external(norm)
+            && self.sums.len() == self.weights.len()
+            && self.weights.iter().all(|weight| once(weight) && clipped(weight))
     }
 
     /// An amax per row, if the scale made of it and the cast with that are there too and rows fit into a chunk.
@@ -261,6 +299,7 @@ impl<'a> Optimiser<'a> {
             format!("FORMAT={}", self.format.name()),
             format!("COPY={}", u8::from(first.spec.copy.is_some())),
             format!("CASTS={}", u8::from(self.casts())),
+            format!("NORM={}", u8::from(self.norm.is_some())),
             format!("BLOCKS={RESIDENT}"),
         ];
         Some(Variant { source: &SOURCE, defines, name: "adamw_all" })
@@ -288,6 +327,27 @@ impl<'a> Optimiser<'a> {
         if all { 0 } else { self.fused.scratch_of_parts().next_multiple_of(16) }
     }
 
+    /// Where in scratch memory the sums of squares start, bytes: of each warp of each chunk in fp64, then of each parameter in fp32.
+    fn squares_at(&self) -> usize {
+        (self.scratch_of_rest() + 4 * self.places().1).next_multiple_of(16)
+    }
+
+    /// Sums of squares of a parameter.
+    fn squares_of(weight: &Weight<'_>) -> usize {
+        weight.chunks() * WARPS
+    }
+
+    /// Address of each parameter's sums of squares; 0 where none are taken.
+    fn squares(&self, bound: &Bound<'_>) -> Vec<u64> {
+        let mut at = bound.scratch() + self.squares_at() as u64;
+        let place = |weight: &Weight<'_>| {
+            let own = at;
+            at += 8 * Self::squares_of(weight) as u64;
+            if self.norm.is_some() { own } else { 0 }
+        };
+        self.weights.iter().map(place).collect()
+    }
+
     /// Address of each weight's maxima.
     fn maxima(&self, bound: &Bound<'_>) -> Vec<u64> {
         let start = bound.scratch() + self.scratch_of_rest() as u64;
@@ -297,7 +357,7 @@ impl<'a> Optimiser<'a> {
     /// `struct Parameter` of the kernel, once a weight.
     fn parameters(&self, bound: &Bound<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        for (weight, maxima) in self.weights.iter().zip(self.maxima(bound)) {
+        for ((weight, maxima), squares) in self.weights.iter().zip(self.maxima(bound)).zip(self.squares(bound)) {
             let operand = |index: usize| bound.optional(weight.operands.get(index).copied());
             let (scale, q, qt) = match (weight.cast, weight.rows) {
                 (_, Some(rows)) => (Some(rows.scale), Some(rows.q), None),
@@ -314,14 +374,39 @@ impl<'a> Optimiser<'a> {
             let cast = [weight.elements() as u64, bound.optional(scale), bound.optional(q), bound.optional(qt)];
             bytes.extend(tensors.iter().chain(&cast).flat_map(|word| word.to_le_bytes()));
             bytes.extend([rows, cols].into_iter().flat_map(word));
-            let maxima = [weight.amax.map_or(0, |_| maxima), bound.optional(of_rows)];
-            bytes.extend(maxima.iter().flat_map(|word| word.to_le_bytes()));
+            let made = [weight.amax.map_or(0, |_| maxima), bound.optional(of_rows), squares];
+            bytes.extend(made.iter().flat_map(|word| word.to_le_bytes()));
             #[expect(clippy::cast_possible_truncation, reason = "rounded once, as in the reference")]
             bytes.extend((weight.spec.weight_decay as f32).to_le_bytes());
             let power_of_two = usize::from(weight.rows.is_some_and(|rows| rows.power_of_two));
             bytes.extend([kind, power_of_two, 0].into_iter().flat_map(word));
         }
         bytes
+    }
+
+    /// The launch that makes the norm of the squares: `struct Squares` of the kernel, once a parameter, in the order of the sums.
+    fn gather_norm(&self, gpu: &Gpu, bound: &Bound<'_>, variant: &Variant) -> Result<Option<Call>, GpuError> {
+        let Some((norm, factor)) = self.norm else { return Ok(None) };
+        let addresses = self.squares(bound);
+        let mut bytes = Vec::new();
+        for (g, sum) in &self.sums {
+            let own = self.weights.iter().zip(&addresses).find(|(weight, _)| weight.operands[0] == *g);
+            let Some((weight, address)) = own else { continue };
+            let sum = bound.optional(self.fused.stores(*sum).then_some(*sum));
+            bytes.extend([*address, sum].into_iter().flat_map(u64::to_le_bytes));
+            bytes.extend([Self::squares_of(weight), 0].into_iter().flat_map(word));
+        }
+        let of_parameters = self.weights.iter().map(Self::squares_of).sum::<usize>() * 8;
+        let kernel = Variant { name: "adamw_norm", ..variant.clone() }
+            .kernel(gpu)?
+            .grid(self.weights.len(), 1)
+            .block(NORM_THREADS)
+            .table(gpu.table(&bytes)?)
+            .pointer(bound.scratch() + (self.squares_at() + of_parameters) as u64)
+            .table(gpu.table(&[0; 4])?)
+            .pointer(bound.pointer(norm))
+            .pointer(bound.optional(self.fused.stores(factor).then_some(factor)));
+        kernel.ready().map(Some)
     }
 
     /// The launch that gathers the maxima of whole weights: `struct WeightMaximum` of the kernel, once each.
@@ -351,12 +436,15 @@ fn word(value: usize) -> [u8; 4] {
 impl FusedKernel for Optimiser<'_> {
     fn variants(&self) -> Vec<Variant> {
         let update = self.variant();
-        let gather = update.clone().filter(|_| self.gathers()).map(|all| Variant { name: "adamw_maxima", ..all });
-        update.into_iter().chain(gather).collect()
+        let also = |wanted: bool, name| update.clone().filter(|_| wanted).map(|all| Variant { name, ..all });
+        let (maxima, norm) = (also(self.gathers(), "adamw_maxima"), also(self.norm.is_some(), "adamw_norm"));
+        update.into_iter().chain(maxima).chain(norm).collect()
     }
 
     fn scratch(&self) -> usize {
-        self.scratch_of_rest() + 4 * self.places().1
+        let of_each = |weight: &Weight<'_>| 8 * Self::squares_of(weight) + 4;
+        let squares = self.norm.map_or(0, |_| self.weights.iter().map(of_each).sum());
+        self.squares_at() + squares
     }
 
     fn calls(&self, gpu: &Gpu, bound: &Bound<'_>) -> Result<Vec<Call>, GpuError> {
@@ -375,7 +463,7 @@ impl FusedKernel for Optimiser<'_> {
             .table(gpu.table(&self.parameters(bound))?)
             .table(gpu.table(&chunk_bytes)?)
             .int(chunks.len())
-            .pointer(bound.pointer(first.operands[1]))
+            .pointer(if self.norm.is_some() { 0 } else { bound.pointer(first.operands[1]) })
             .pointer(bound.pointer(first.operands[2]))
             .int(self.advance)
             .table(through)
@@ -383,6 +471,7 @@ impl FusedKernel for Optimiser<'_> {
             .float(self.format.max_finite().unwrap_or(1.0))
             .structure(&first.spec.rates());
         let mut calls = vec![kernel.ready()?];
+        calls.extend(self.gather_norm(gpu, bound, &variant)?);
         if self.gathers() {
             calls.push(self.gather(gpu, bound, &variant, first.operands[2])?);
         }
@@ -422,7 +511,7 @@ mod tests {
 
     /// Which of the parts after the update and the counter the kernel takes.
     fn taken(fused: &Fused) -> Option<Vec<bool>> {
-        let mut found = Optimiser { fused, weights: Vec::new(), advance: 0, format: Dtype::E4m3, taken: Vec::new() };
+        let mut found = Optimiser::new(fused);
         for part in &fused.parts {
             let taken = found.take(part)?;
             found.taken.push(taken);

@@ -261,6 +261,31 @@ mod tests {
             }
         }
         assert_equal_to_parts(&fuse(Pattern::Optimiser, &parts, &[]), &parts, &start);
+
+        // With the norm of the gradients, which clips nothing or must be there before the first update.
+        let squares = |shape: Vec<usize>| Op::SumSquares(gradient::SumSquares { shape, dtype: Dtype::Bf16 });
+        let clip = |max_norm| Op::ClipScale(gradient::ClipScale { count: 2, max_norm });
+        let with_norm = |max_norm, first: &'static str| -> Vec<(Op, &[&str])> {
+            let sums: [(Op, &[&str]); 3] = [
+                (squares(vec![7]), if first == "g1" { &["g1", "sum1"] } else { &["g3", "sum1"] }),
+                (squares(vec![3, 4]), &["g2", "sum2"]),
+                (clip(max_norm), &["sum1", "sum2", "norm", "clip"]),
+            ];
+            sums.into_iter().chain(parts.clone()).collect()
+        };
+        start.put("g3", Dtype::Bf16, &random.normals(7));
+        for (max_norm, first, hidden, kernels) in [
+            (0.0, "g1", &["sum1", "sum2", "clip"] as &[&str], 2),
+            (0.0, "g1", &[], 2),
+            (1.0, "g1", &[], 0),
+            // The squares of something that is not updated.
+            (0.0, "g3", &[], 0),
+        ] {
+            let parts = with_norm(max_norm, first);
+            let fused = fuse(Pattern::Optimiser, &parts, hidden);
+            assert_eq!(fused.variants().len(), kernels, "{max_norm} {first}");
+            assert_equal_to_parts(&fused, &parts, &start);
+        }
     }
 
     #[test]

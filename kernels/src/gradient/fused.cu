@@ -10,21 +10,6 @@ struct Gradient {
     int first, stretches;  // its stretches among all
 };
 
-// Whether this block is the last of `blocks` to come here, for all its threads. What each wrote before is then visible. `done`
-// is the launch's own, zero before and after it.
-static __device__ __forceinline__ bool is_last(unsigned* done, int blocks) {
-    __shared__ bool last;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        last = atomicAdd(done, 1u) == (unsigned)blocks - 1u;
-        if (last) *done = 0u;
-        __threadfence();
-    }
-    __syncthreads();
-    return last;
-}
-
 // `owners` names each stretch's tensor; `partials` has a place for each stretch, `sums` for each tensor, `done` one more.
 template <typename T>
 static __device__ __forceinline__ void norm_of_all(

@@ -31,10 +31,26 @@ static __device__ __forceinline__ double sum_of_partials(const double* partial, 
     return block_reduce<Sum>(total, scratch);
 }
 
-// Norm and factor from the sum over all tensors; one thread.
+// Whether this block is the last of `blocks` to come here, for all its threads. What each wrote before is then visible. `done`
+// is the launch's own, zero before and after it.
+static __device__ __forceinline__ bool is_last(unsigned* done, int blocks) {
+    __shared__ bool last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicAdd(done, 1u) == (unsigned)blocks - 1u;
+        if (last) *done = 0u;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+// Norm and factor, which may be null, from the sum over all tensors; one thread.
 static __device__ __forceinline__ void clip(double total, double max_norm, float* norm, float* scale) {
     const double of_all = sqrt(total);
     norm[0] = (float)of_all;
+    if (!scale) return;
     // A norm that is NaN must stop the run, not be clipped away: fmin(1, NaN) would be 1.
     const double factor = max_norm / (of_all + 1e-6);
     scale[0] = max_norm == 0.0 ? 1.0f : (float)(factor > 1.0 ? 1.0 : factor);

@@ -206,7 +206,30 @@ enum Then {
 
 /// Updates of parameters p0, p1, …, the counter, and what follows each.
 fn optimiser(weights: &[(Vec<usize>, Then)], gradient: Dtype, state: Dtype, copy: Option<Dtype>) -> Fused {
-    let (mut parts, mut hidden): (Named, Vec<String>) = (Vec::new(), Vec::new());
+    optimiser_behind((Vec::new(), Vec::new()), weights, gradient, state, copy)
+}
+
+/// The same behind the norm of the gradients, which clips nothing.
+fn optimiser_with_norm(weights: &[(Vec<usize>, Then)], gradient: Dtype, state: Dtype, copy: Option<Dtype>) -> Fused {
+    let own = |name: &str| (0..weights.len()).map(|index| format!("{name}{index}")).collect::<Vec<_>>();
+    let of = |((shape, _), names): (&(Vec<usize>, Then), Vec<String>)| {
+        (Op::SumSquares(gradient::SumSquares { shape: shape.clone(), dtype: gradient }), names)
+    };
+    let operands = own("g").into_iter().zip(own("sum")).map(|(g, sum)| vec![g, sum]);
+    let mut parts: Named = weights.iter().zip(operands).map(of).collect();
+    let results = own("sum").into_iter().chain(names(&["norm", "clip"])).collect();
+    parts.push((Op::ClipScale(gradient::ClipScale { count: weights.len(), max_norm: 0.0 }), results));
+    let hidden = own("sum").into_iter().chain(names(&["clip"])).collect();
+    optimiser_behind((parts, hidden), weights, gradient, state, copy)
+}
+
+fn optimiser_behind(
+    (mut parts, mut hidden): (Named, Vec<String>),
+    weights: &[(Vec<usize>, Then)],
+    gradient: Dtype,
+    state: Dtype,
+    copy: Option<Dtype>,
+) -> Fused {
     for (index, (shape, _)) in weights.iter().enumerate() {
         let (learning_rate, warmup) = (3e-3, 10);
         let weight_decay = if shape.len() > 1 { 0.1 } else { 0.0 };
@@ -313,6 +336,39 @@ fn fused_updates_with_casts_are_their_parts() {
     }
 }
 
+#[test]
+#[ignore = "needs a GPU"]
+fn fused_updates_with_the_norm_are_their_parts() {
+    let gpu = open();
+    let both = Then::Delayed(true, true);
+    let plain = [vec![7], vec![896], vec![1024, 1024], vec![37, 53], vec![8192], vec![8193]];
+    let plain = plain.map(|shape: Vec<usize>| (shape, Then::Nothing));
+    let cast = [
+        (vec![7], Then::Nothing),
+        (vec![1024, 1024], both),
+        (vec![37, 53], both),
+        (vec![512, 256], Then::Amax),
+        (vec![256, 512], Then::Rows),
+        (vec![19, 896], Then::Rows),
+        (vec![8193], Then::Nothing),
+    ];
+    for (gradient, state, copy) in
+        [(Dtype::Bf16, Dtype::F32, Some(Dtype::Bf16)), (Dtype::Bf16, Dtype::Bf16, None), (Dtype::F32, Dtype::F32, None)]
+    {
+        for weights in [plain.as_slice(), cast.as_slice()] {
+            let fused = optimiser_with_norm(weights, gradient, state, copy);
+            assert!(fused.variants().iter().any(|variant| variant.name == "adamw_norm"));
+            check_fused(&gpu, &fused, Near::Exact, 2, &HashMap::new());
+            // A gradient that is no number breaks the norm and its own weight.
+            let mut values = vec![0.25; 1024 * 1024];
+            values[1960] = f32::INFINITY;
+            let large = weights.iter().position(|(shape, _)| *shape == [1024, 1024]).unwrap();
+            let given = HashMap::from([(operand(&fused, large, 0), values)]);
+            check_fused(&gpu, &fused, Near::Exact, 2, &given);
+        }
+    }
+}
+
 /// Parameters of a 454M model; what follows its matrices, the embedding excepted.
 fn parameters(then: Then) -> Vec<(Vec<usize>, Then)> {
     let mut all = vec![(vec![50_304, 1024], Then::Nothing)];
@@ -357,6 +413,13 @@ fn rates_of_the_fused_step() {
         ("updates, delayed casts", update(Then::Delayed(true, true))),
         ("updates, casts by rows", update(Then::Rows)),
         ("updates, bf16 states", Op::Fused(optimiser(&parameters(Then::Nothing), bf16, bf16, None))),
+        ("updates, bf16 states, norm", Op::Fused(optimiser_with_norm(&parameters(Then::Nothing), bf16, bf16, None))),
+        ("updates, delayed casts, bf16 states", {
+            Op::Fused(optimiser(&parameters(Then::Delayed(true, true)), bf16, bf16, None))
+        }),
+        ("the same, norm", {
+            Op::Fused(optimiser_with_norm(&parameters(Then::Delayed(true, true)), bf16, bf16, None))
+        }),
     ];
     println!("{:<26} {:>9} {:>8} {:>9}", "op", "µs", "GB/s", "launches");
     for (name, op) in cases {

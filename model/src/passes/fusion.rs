@@ -104,6 +104,8 @@ fn fuse_list(step: &mut Step, mut nodes: Vec<Node>, rules: &[Rule]) -> Vec<Node>
                 producers(&mut groups, Pattern::RopeBackward, |op| matches!(op, Op::Rope(rope) if rope.backward), 2);
             }
             Rule::Loss => loss(&mut groups),
+            // Where nothing is clipped the optimiser takes the norm beside its updates.
+            Rule::GradientNorm if rules.contains(&Rule::Optimiser) && !clips(&groups) => {}
             Rule::GradientNorm => gradient_norm(&mut groups),
             Rule::Optimiser => optimiser(&mut groups),
             Rule::Cast => casts(&mut groups),
@@ -268,6 +270,11 @@ fn loss(groups: &mut Groups) {
     }
 }
 
+/// Whether the updates wait for a factor that clips.
+fn clips(groups: &Groups) -> bool {
+    !groups.starts(|op| matches!(op, Op::ClipScale(clip) if clip.max_norm > 0.0)).is_empty()
+}
+
 /// The sums, and the clip factor that reads them.
 fn gradient_norm(groups: &mut Groups) {
     let sums = groups.starts(|op| matches!(op, Op::SumSquares(_)));
@@ -281,9 +288,13 @@ fn gradient_norm(groups: &mut Groups) {
 
 fn optimiser(groups: &mut Groups) {
     let updates = groups.starts(|op| matches!(op, Op::AdamW(_)));
-    let Some((first, others)) = updates.split_first() else { return };
-    let mut members = vec![*first];
-    for other in others.iter().copied().chain(groups.starts(|op| matches!(op, Op::Advance(_)))) {
+    let norm = groups.starts(|op| matches!(op, Op::SumSquares(_) | Op::ClipScale(_)));
+    let norm = if clips(groups) { Vec::new() } else { norm };
+    let counter = groups.starts(|op| matches!(op, Op::Advance(_)));
+    let mut all = norm.iter().chain(&updates).chain(&counter).copied();
+    let Some(first) = all.next().filter(|_| !updates.is_empty()) else { return };
+    let mut members = vec![first];
+    for other in all {
         groups.pull(&mut members, other);
     }
     for update in &updates {
@@ -406,6 +417,7 @@ fn in_reach(tiling: &Tiling) -> bool {
 /// The label of a group: its parts' labels in order, each once; for the launches over all parameters, what they are.
 fn label(pattern: Pattern, labels: &[&str]) -> String {
     match pattern {
+        Pattern::Optimiser if labels.contains(&"clip") => "adamw, all parameters, gradient norm".to_owned(),
         Pattern::Optimiser => "adamw, all parameters".to_owned(),
         Pattern::Scales => "delayed scales".to_owned(),
         _ => {
@@ -465,6 +477,21 @@ mod tests {
         let casts =
             labels.iter().filter(|label| label.as_str() == "output x amax + output x quantise + output x record");
         assert_eq!(casts.count(), 2);
+    }
+
+    #[test]
+    fn gradients_that_nothing_clips_are_read_once() {
+        let of = |clip, rules: &[Rule]| {
+            let config = StepConfig { clip, ..StepConfig::example(preset("tiny").unwrap(), 2, 16) };
+            let labels = labels_of(&config, rules);
+            ["gradient norm + clip", "adamw, all parameters", "adamw, all parameters, gradient norm"]
+                .map(|wanted| labels.iter().any(|label| label == wanted))
+        };
+        assert_eq!(of(1.0, &RULES), [true, true, false]);
+        assert_eq!(of(0.0, &RULES), [false, false, true]);
+        // Each rule alone.
+        assert_eq!(of(1.0, &[Rule::Optimiser]), [false, true, false]);
+        assert_eq!(of(0.0, &[Rule::GradientNorm]), [true, false, false]);
     }
 
     #[test]
