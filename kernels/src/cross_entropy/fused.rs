@@ -125,7 +125,9 @@ impl FusedKernel for Loss<'_> {
         if self.row_bytes() + 256 > gpu.facts().shared_bytes_per_block {
             return bound.parts(self.fused, gpu, |_| true);
         }
-        let resident = if self.row_bytes() < LONG_ROW { 2 } else { 1 };
+        // Half of what a cast row moves is left: sums weigh more, and one block's hide behind the other's traffic.
+        let both_fit = 2 * (self.row_bytes() + 1024) <= gpu.facts().shared_bytes_per_block;
+        let resident = if self.row_bytes() < LONG_ROW || (self.epilogue.cast.is_some() && both_fit) { 2 } else { 1 };
         let kernel = self
             .variant()
             .kernel(gpu)?
