@@ -16,6 +16,29 @@ pub struct Algorithm {
     words: [u64; 8],
 }
 
+/// A setting of an algorithm that a search may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// Rows and columns of a block's part of the result.
+    Tile,
+    /// Blocks that share what they load.
+    Cluster,
+    /// In which order blocks take their parts.
+    Swizzle,
+    /// Parts of a sum that are on their way.
+    Stages,
+}
+
+impl Setting {
+    /// All, in the order in which they are tried.
+    pub(super) const ALL: [Self; 4] = [Self::Tile, Self::Cluster, Self::Swizzle, Self::Stages];
+}
+
+/// The last cluster of up to 16 blocks in `cublasLtClusterShape_t` whose sides are powers of two.
+const LAST_CLUSTER: u32 = 16;
+/// Room for what the library names for one setting: it has about 600 tiles.
+const MOST_VALUES: usize = 2048;
+
 impl Algorithm {
     pub(super) const fn of(raw: &sys::cublasLtMatmulAlgo_t) -> Self {
         Self { words: raw.data }
@@ -43,6 +66,56 @@ impl Algorithm {
         ];
         let words = settings.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
         words.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The same algorithm with every other value of one setting that the library names for it. Whether it takes them together with the
+    /// others is only known when it is asked.
+    pub(super) fn varied(self, setting: Setting) -> Vec<Self> {
+        use sys::cublasLtMatmulAlgoCapAttributes_t as Capability;
+        use sys::cublasLtMatmulAlgoConfigAttributes_t as Attribute;
+        let values: Vec<u32> = match setting {
+            Setting::Tile => self.values(Capability::CUBLASLT_ALGO_CAP_TILE_IDS),
+            Setting::Stages => self.values(Capability::CUBLASLT_ALGO_CAP_STAGES_IDS),
+            Setting::Cluster => (0..=LAST_CLUSTER).collect(),
+            Setting::Swizzle => vec![0, 1],
+        };
+        let with = |value: u32| match setting {
+            Setting::Tile => self.with(Attribute::CUBLASLT_ALGO_CONFIG_TILE_ID, value),
+            Setting::Stages => self.with(Attribute::CUBLASLT_ALGO_CONFIG_STAGES_ID, value),
+            Setting::Cluster => {
+                self.with(Attribute::CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, u16::try_from(value).unwrap_or_default())
+            }
+            Setting::Swizzle => self.with(Attribute::CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, value),
+        };
+        values.into_iter().filter_map(with).filter(|other| *other != self).collect()
+    }
+
+    /// What the library names for one setting, empty where it names nothing.
+    fn values(self, capability: sys::cublasLtMatmulAlgoCapAttributes_t) -> Vec<u32> {
+        let (raw, mut values, mut written) = (self.raw(), vec![0_u32; MOST_VALUES], 0);
+        // SAFETY: the library reads the live 64 bytes and writes at most as many bytes as there is room for.
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoCapGetAttribute(
+                &raw const raw,
+                capability,
+                values.as_mut_ptr().cast(),
+                4 * MOST_VALUES,
+                &raw mut written,
+            )
+        };
+        let known = if status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS { written / 4 } else { 0 };
+        values.truncate(known);
+        values
+    }
+
+    /// The same with one setting changed, `None` where the library refuses it.
+    fn with<T: Copy>(self, attribute: sys::cublasLtMatmulAlgoConfigAttributes_t, value: T) -> Option<Self> {
+        let mut raw = self.raw();
+        let from: *const c_void = (&raw const value).cast();
+        // SAFETY: the library reads a live value of the attribute's type and changes the live 64 bytes.
+        let status =
+            unsafe { sys::cublasLtMatmulAlgoConfigSetAttribute(&raw mut raw, attribute, from, size_of::<T>()) };
+        (status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS).then(|| Self::of(&raw))
     }
 
     /// One setting, `None` where this version knows none of that kind. `T` is the type that the attribute has.

@@ -1,5 +1,6 @@
-//! The search for a product's algorithm: cuBLASLt's candidates timed on operands that no cache holds, the best verified
-//! against fp64, against each other and against themselves, the fastest of those kept.
+//! The search for a product's algorithm: cuBLASLt's candidates timed on operands that no cache holds, and settings around the
+//! fastest of them that it did not offer; the best verified against fp64, against each other and against themselves, the fastest of
+//! those kept.
 //!
 //! There are reports of algorithms that give wrong FP8 results, and in-place sums differ from run to run: a candidate that
 //! fails is dropped and named. Long because timing and verifying share what they run on. It may not know models.
@@ -7,6 +8,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::algorithm::Setting;
 use super::cublaslt::{Factor, Matmul, Problem, Scales, version};
 use super::{Algorithm, Gemm, Operand};
 use crate::dtype::Dtype;
@@ -16,13 +18,22 @@ use crate::gpu::{Call, Gpu, GpuError, Kernel, Prepared, Slice};
 use crate::op::{Param, Spec};
 use crate::sample::{Pieces, Sampled};
 use crate::tensor::Buffer;
-use crate::timer::{Event, median};
+use crate::timer::{Clocks, Event, median};
 
 pub(crate) static SOURCE: Source = Source { name: "search.cu", text: include_str!("search.cu") };
 
 /// Launches of a candidate before it is timed, and timed ones, of which the median counts.
 const WARM_UP: usize = 2;
 const REPETITIONS: usize = 5;
+
+/// A candidate whose first launches take this much longer than the best is not timed further, and launches are timed for so long at
+/// least: the clocks that they are read by tick in about a microsecond.
+const GIVEN_UP: f64 = 1.15;
+const LEAST_NS: f64 = 3e5;
+
+/// Rounds through the kinds of settings around the fastest algorithm, and by how much one must be faster to be the centre of the next.
+const ROUNDS: usize = 2;
+const NEARER: f64 = 0.995;
 
 /// Candidates that are verified and timed again for longer, in turns: a burst of one algorithm runs at a clock that the step
 /// does not have.
@@ -91,13 +102,15 @@ pub fn search(gpu: &Gpu, gemm: &Gemm) -> Result<Option<Choice>, GpuError> {
         if times.iter().any(|(known, _)| *known == algorithm) {
             continue;
         }
-        match bench.median_ns(algorithm) {
-            Ok(ns) => times.push((algorithm, ns)),
+        let least = least_of(&times).map_or(f64::INFINITY, |(_, cycles)| cycles);
+        match bench.cycles(algorithm, least) {
+            Ok(cycles) => times.push((algorithm, cycles)),
             // The library refuses what it offered; anything else ends the device.
             Err(GpuError::Blas { status, .. }) => dropped.push(format!("{}: {status}", algorithm.settings())),
             Err(error) => return Err(error),
         }
     }
+    bench.around(&mut times)?;
     let candidates = times.len();
     times.sort_by(|one, two| one.1.total_cmp(&two.1));
     // The library's own choice is held against the others whatever its burst said.
@@ -134,6 +147,11 @@ pub fn search(gpu: &Gpu, gemm: &Gemm) -> Result<Option<Choice>, GpuError> {
     }))
 }
 
+/// The fastest so far.
+fn least_of(times: &[(Algorithm, f64)]) -> Option<(Algorithm, f64)> {
+    times.iter().copied().min_by(|one, two| one.1.total_cmp(&two.1))
+}
+
 /// What one product is timed and verified on.
 struct Bench<'a> {
     gpu: &'a Gpu,
@@ -145,6 +163,8 @@ struct Bench<'a> {
     /// A second place for results, and one for the first that was right.
     other: Slice,
     reference: std::cell::OnceCell<Slice>,
+    /// Before and after what is timed.
+    clocks: [Clocks; 2],
     _memory: Vec<Slice>,
 }
 
@@ -173,7 +193,8 @@ impl<'a> Bench<'a> {
         }
         let other = gpu.allocate(params.last().map_or(0, Param::bytes))?;
         let reference = std::cell::OnceCell::new();
-        Ok(Self { gpu, gemm, copies: matmuls, operands: first, other, reference, _memory: memory })
+        let clocks = [Clocks::new(gpu)?, Clocks::new(gpu)?];
+        Ok(Self { gpu, gemm, copies: matmuls, operands: first, other, reference, clocks, _memory: memory })
     }
 
     /// The product on every copy by one algorithm.
@@ -185,22 +206,71 @@ impl<'a> Bench<'a> {
         self.copies.iter().map(one).collect()
     }
 
-    /// Median time of a few launches, ns.
-    fn median_ns(&self, algorithm: Algorithm) -> Result<f64, GpuError> {
+    /// SM cycles of a launch, the median of a few: they do not depend on the clock, which falls while a search heats the chip. After
+    /// two launches it is known whether an algorithm comes near `least`, and of others nothing more.
+    fn cycles(&self, algorithm: Algorithm, least: f64) -> Result<f64, GpuError> {
         let products = self.by(algorithm)?;
-        let events = (0..=REPETITIONS).map(|_| Event::new(self.gpu)).collect::<Result<Vec<_>, _>>()?;
         let mut products = products.iter().cycle();
         for product in products.by_ref().take(WARM_UP) {
             self.gpu.enqueue(product)?;
         }
+        let (ns, cycles) = self.timed(&mut products, 2)?;
+        if cycles > GIVEN_UP * least {
+            return Ok(cycles);
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let launches = (LEAST_NS / ns).clamp(REPETITIONS as f64, 100.0) as usize;
+        Ok(self.timed(&mut products, launches)?.1)
+    }
+
+    /// Median ns of some launches, and the cycles that they took.
+    fn timed<'b>(
+        &self,
+        products: &mut impl Iterator<Item = &'b Prepared>,
+        launches: usize,
+    ) -> Result<(f64, f64), GpuError> {
+        let events = (0..=launches).map(|_| Event::new(self.gpu)).collect::<Result<Vec<_>, _>>()?;
+        let [before, after] = &self.clocks;
+        before.record(self.gpu)?;
         events[0].record(self.gpu)?;
         for (event, product) in events[1..].iter().zip(products) {
             self.gpu.enqueue(product)?;
             event.record(self.gpu)?;
         }
+        after.record(self.gpu)?;
         self.gpu.synchronize()?;
         let times = events.windows(2).map(|pair| pair[1].since(&pair[0])).collect::<Result<Vec<_>, _>>()?;
-        Ok(median(&times))
+        let ns = median(&times);
+        let hz = after.since(self.gpu, before)?.map_or(1e9, |(_, hz)| hz);
+        Ok((ns, ns * hz / 1e9))
+    }
+
+    /// Settings that the library did not offer around the fastest algorithm so far: one kind after the other, the best of each kept,
+    /// until a round through all kinds brings nothing. What it refuses is passed over.
+    fn around(&self, times: &mut Vec<(Algorithm, f64)>) -> Result<(), GpuError> {
+        for _ in 0..ROUNDS {
+            let Some((_, start)) = least_of(times) else { return Ok(()) };
+            for setting in Setting::ALL {
+                let Some((centre, mut least)) = least_of(times) else { return Ok(()) };
+                for algorithm in centre.varied(setting) {
+                    if times.iter().any(|(known, _)| *known == algorithm) {
+                        continue;
+                    }
+                    match self.cycles(algorithm, least) {
+                        Ok(cycles) => {
+                            least = least.min(cycles);
+                            times.push((algorithm, cycles));
+                        }
+                        Err(GpuError::Blas { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            if least_of(times).is_none_or(|(_, least)| least > start * NEARER) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Times of algorithms that take turns of [`TURN_NS`], ns: what drifts, drifts for all.
