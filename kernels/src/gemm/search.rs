@@ -59,6 +59,9 @@ const MOST_COPIES: usize = 16;
 /// Random elements that operands repeat: no power of two, so that no two rows are equal.
 const PERIOD: usize = 1_048_573;
 
+/// Counts the ways of choosing that this search has had: what another one chose is no answer of this one.
+pub const METHOD: u32 = 2;
+
 /// What a search settled for one product.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {

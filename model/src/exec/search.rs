@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use stepwatch_kernels::gemm::search::{Choice, search};
+use stepwatch_kernels::gemm::search::{Choice, METHOD, search};
 use stepwatch_kernels::gemm::{Algorithm, Gemm, cublaslt};
 use stepwatch_kernels::gpu::{Facts, Gpu, GpuError};
 use stepwatch_kernels::nvrtc::cache_folder;
@@ -32,6 +32,9 @@ pub struct Pinned {
 struct Entry {
     product: String,
     chip: String,
+    /// Of the search that chose; the first one did not say.
+    #[serde(default)]
+    method: u32,
     choice: Choice,
 }
 
@@ -78,7 +81,10 @@ pub fn search_all(step: &Step) -> Result<BTreeMap<String, Pinned>, GpuError> {
         let Some(choice) = search(&gpu, &gemm)? else { continue };
         if let Some(path) = path {
             // A cache that cannot be written costs time at the next search and nothing else.
-            let _ = write(&path, &Entry { product: product.clone(), chip: chip.clone(), choice: choice.clone() });
+            let _ = write(
+                &path,
+                &Entry { product: product.clone(), chip: chip.clone(), method: METHOD, choice: choice.clone() },
+            );
         }
         pinned.insert(product, Pinned { choice, labels, from_disk: false });
     }
@@ -115,7 +121,7 @@ fn chip(facts: &Facts) -> String {
 }
 
 fn entry_path(folder: &Path, product: &str, chip: &str, library: usize) -> PathBuf {
-    let digest = Sha256::digest(format!("{product}\n{chip}\n{library}").as_bytes());
+    let digest = Sha256::digest(format!("{product}\n{chip}\n{library}\n{METHOD}").as_bytes());
     let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     folder.join(format!("{name}.json"))
 }
@@ -123,8 +129,8 @@ fn entry_path(folder: &Path, product: &str, chip: &str, library: usize) -> PathB
 /// An entry's choice; `None` if it is missing, cut short or of something else.
 fn read(path: &Path, product: &str, chip: &str, library: usize) -> Option<Choice> {
     let entry: Entry = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    let Entry { product: of, chip: on, choice } = entry;
-    (of == product && on == chip && choice.library == library).then_some(choice)
+    let Entry { product: of, chip: on, method, choice } = entry;
+    (of == product && on == chip && method == METHOD && choice.library == library).then_some(choice)
 }
 
 /// Written aside and renamed: nobody reads half an entry.
@@ -169,11 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_comes_back_from_disk_for_the_same_product_chip_and_library_only() {
+    fn a_choice_comes_back_from_disk_for_the_same_product_chip_library_and_search_only() {
         let folder = std::env::temp_dir().join(format!("stepwatch-algorithms-{}", std::process::id()));
         let path = entry_path(&folder, "1×2×3", "chip", 130_100);
         assert_eq!(read(&path, "1×2×3", "chip", 130_100), None);
-        write(&path, &Entry { product: "1×2×3".into(), chip: "chip".into(), choice: choice() }).unwrap();
+        let entry = |method| Entry { product: "1×2×3".into(), chip: "chip".into(), method, choice: choice() };
+        write(&path, &entry(METHOD - 1)).unwrap();
+        assert_eq!(read(&path, "1×2×3", "chip", 130_100), None, "of another search");
+        write(&path, &entry(METHOD)).unwrap();
         assert_eq!(read(&path, "1×2×3", "chip", 130_100), Some(choice()));
         for (product, chip, library) in [("1×2×4", "chip", 130_100), ("1×2×3", "other", 130_100), ("1×2×3", "chip", 1)]
         {
