@@ -81,19 +81,22 @@ static __device__ __forceinline__ unsigned largest_of(unsigned largest, const fl
 // A chunk in a line. Returns its largest magnitude.
 static __device__ __forceinline__ unsigned update_line(
     const Parameter& p, const Rates& rates, const Moment& now, unsigned number, double& squares) {
+    // In registers: read from shared memory between the stores, which might have changed it, it takes a pack's store apart into
+    // one of every element.
+    const Parameter own = p;
     unsigned largest = 0;
     const long long first = (long long)number * CHUNK + threadIdx.x * 8;
     // One pack at a time: more under way would cost registers, and with them blocks.
 #pragma unroll 1
     for (int r = 0; r < CHUNK / (THREADS * 8); ++r) {
         const long long i = first + r * THREADS * 8;
-        if (i + 8 <= p.n) {
+        if (i + 8 <= own.n) {
             float weights[8];
-            update_pack(p, rates, now, i, weights, squares);
+            update_pack(own, rates, now, i, weights, squares);
             if (CASTS) largest = largest_of(largest, weights);
         } else {
-            for (long long j = i; j < p.n; ++j) {
-                const float weight = update_one(p, rates, now, j, squares);
+            for (long long j = i; j < own.n; ++j) {
+                const float weight = update_one(own, rates, now, j, squares);
                 if (CASTS) largest = max(largest, magnitude(weight));
             }
         }
