@@ -41,10 +41,13 @@ const FINALISTS: usize = 4;
 const TURNS: usize = 6;
 const TURN_NS: f64 = 5e6;
 
-/// Finalists within this of the fastest are held, each alone for so long, twice: the clock is then the one that its own power leaves
-/// it, as in a step at the power cap, where joules are time. The last third is timed.
+/// Finalists within this of the fastest are held, each alone for so long: the clock is then the one that its own power leaves it, as
+/// in a step at the power cap, where joules are time. Those within [`CLOSE`] of the fastest then are held once more.
 const NEAR: f64 = 1.04;
 const HELD_NS: f64 = 150e6;
+const CLOSE: f64 = 1.015;
+/// Shorter products are not held: a step of such waits for its launches, and not their power sets its clock.
+const HELD_FROM_NS: f64 = 4e4;
 
 /// An algorithm must be faster than the library's own choice by this share to replace it: less is noise, and a plan that
 /// changes for noise helps nobody.
@@ -315,32 +318,22 @@ impl<'a> Bench<'a> {
     fn held(&self, algorithms: &[Algorithm], in_turns: Vec<f64>) -> Result<Vec<f64>, GpuError> {
         let least = in_turns.iter().copied().fold(f64::INFINITY, f64::min);
         let near: Vec<usize> = (0..algorithms.len()).filter(|&at| in_turns[at] <= NEAR * least).collect();
-        if near.len() < 2 {
+        if near.len() < 2 || least < HELD_FROM_NS {
             return Ok(in_turns);
         }
-        let products = near.iter().map(|&at| self.by(algorithms[at])).collect::<Result<Vec<_>, _>>()?;
-        let (start, end) = (Event::new(self.gpu)?, Event::new(self.gpu)?);
-        let mut sums = vec![0.0; near.len()];
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        let third = (HELD_NS / 3.0 / least).clamp(1.0, 10_000.0) as usize;
-        for place in (0..near.len()).chain((0..near.len()).rev()) {
-            let mut launches = products[place].iter().cycle();
-            for product in launches.by_ref().take(2 * third) {
-                self.gpu.enqueue(product)?;
-            }
-            start.record(self.gpu)?;
-            for product in launches.take(third) {
-                self.gpu.enqueue(product)?;
-            }
-            end.record(self.gpu)?;
-            end.wait()?;
-            #[expect(clippy::cast_precision_loss, reason = "few launches")]
-            let ns = end.since(&start)? / third as f64;
-            sums[place] += ns;
-        }
+        let launches = (HELD_NS / least).clamp(3.0, 30_000.0) as usize;
         let mut times = in_turns;
-        for (&at, sum) in near.iter().zip(&sums) {
-            times[at] = sum / 2.0;
+        for &at in &near {
+            times[at] = self.alone(algorithms[at], launches)?;
+        }
+        // Those that are hard to tell apart once more, in the other order.
+        let least = near.iter().map(|&at| times[at]).fold(f64::INFINITY, f64::min);
+        let close: Vec<usize> = near.iter().copied().filter(|&at| times[at] <= CLOSE * least).collect();
+        if close.len() > 1 {
+            for &at in close.iter().rev() {
+                times[at] = f64::midpoint(times[at], self.alone(algorithms[at], launches)?);
+            }
         }
         // Held at the cap they are slower than in turns: those that were not held must not pass for faster.
         let slowest = near.iter().map(|&at| times[at]).fold(0.0, f64::max);
@@ -350,6 +343,26 @@ impl<'a> Bench<'a> {
             }
         }
         Ok(times)
+    }
+
+    /// Time of a launch among so many of one algorithm, ns: the last third of them is timed.
+    fn alone(&self, algorithm: Algorithm, launches: usize) -> Result<f64, GpuError> {
+        let products = self.by(algorithm)?;
+        let (start, end) = (Event::new(self.gpu)?, Event::new(self.gpu)?);
+        let timed = launches / 3;
+        let mut products = products.iter().cycle();
+        for product in products.by_ref().take(launches - timed) {
+            self.gpu.enqueue(product)?;
+        }
+        start.record(self.gpu)?;
+        for product in products.take(timed) {
+            self.gpu.enqueue(product)?;
+        }
+        end.record(self.gpu)?;
+        end.wait()?;
+        #[expect(clippy::cast_precision_loss, reason = "few launches")]
+        let ns = end.since(&start)? / timed as f64;
+        Ok(ns)
     }
 
     /// What is wrong with an algorithm's results, if anything is: elements computed again in fp64, the whole against the
