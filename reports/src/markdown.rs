@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 
+use stepwatch_record::comparison::Verdict;
+
 use crate::view::View;
 use crate::view::cell::Ended;
-use crate::view::change::{ChangeView, ClaimView, FindingView};
-use crate::view::mark::Tone;
+use crate::view::change::{ChangeView, ClaimView, FindingView, loud};
+use crate::view::mark::{Mark, Tone};
 use crate::view::matrix::{Panel, Placed};
 
 /// The most that is written, bytes: what hosts accept in a comment, with room to spare.
@@ -147,10 +149,17 @@ fn problems(view: &View, page: &mut Page) {
             ));
         }
     }
-    let loud = |change: &&ChangeView| (change.mark.tone <= Tone::Good || change.blind) && !change.repeats;
-    if view.changes.iter().any(|change| loud(&change)) {
+    let (loud, doubts) = loud(&view.changes);
+    if !loud.is_empty() || doubts.is_some() {
         page.heading("Changes");
-        change_rows(view.changes.iter().filter(loud), page);
+    }
+    if !loud.is_empty() {
+        change_rows(loud.into_iter(), page);
+    }
+    if let Some(doubts) = doubts {
+        let mark = Mark::of_verdict(Verdict::Undecided);
+        page.line("");
+        page.line(&format!("{} {}: {}", mark.glyph, mark.word, plain(&doubts)));
     }
 }
 

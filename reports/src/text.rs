@@ -1,8 +1,10 @@
 //! The report for a terminal: headline, matrix, changes, claims, findings, what to do. Colour only repeats what a word and
 //! a glyph already say.
 
+use stepwatch_record::comparison::Verdict;
+
 use crate::view::View;
-use crate::view::change::ChangeView;
+use crate::view::change::loud;
 use crate::view::mark::{Mark, Tone};
 use crate::view::matrix::{Panel, Placed};
 
@@ -177,12 +179,8 @@ fn ends(view: &View, page: &mut Page) {
 }
 
 fn changes(view: &View, page: &mut Page) {
-    let loud: Vec<&ChangeView> = view
-        .changes
-        .iter()
-        .filter(|change| (change.mark.tone <= Tone::Good || change.blind) && !change.repeats)
-        .collect();
-    if loud.is_empty() {
+    let (loud, doubts) = loud(&view.changes);
+    if loud.is_empty() && doubts.is_none() {
         return;
     }
     page.heading("Changes");
@@ -204,6 +202,9 @@ fn changes(view: &View, page: &mut Page) {
     }
     if loud.len() > MOST_CHANGES {
         page.line(&format!("  … and {} more", loud.len() - MOST_CHANGES));
+    }
+    if let Some(doubts) = doubts {
+        page.line(&format!("  {}  {doubts}", page.mark(Mark::of_verdict(Verdict::Undecided))));
     }
 }
 

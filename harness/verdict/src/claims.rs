@@ -124,11 +124,6 @@ fn judged_pair(pair: &ClaimPair, verdict: ClaimVerdict, ratio: Option<Ratio>, wh
     }
 }
 
-/// `1.102…1.117 at 99.93 %`.
-fn interval(ratio: Ratio, confidence: f64) -> String {
-    format!("{}…{} at {}", number(ratio.low), number(ratio.high), fine_percent(confidence))
-}
-
 /// Why no number of rounds would decide a pair.
 fn speaks_against(run: &Run, claim: &Claim, pair: &ClaimPair) -> Option<String> {
     if !pair.unequal.is_empty() {
@@ -182,13 +177,9 @@ impl SoFar {
         let why = speaks_against.unwrap_or_else(|| {
             let rounds = self.rounds();
             match (point, ratio) {
-                (Some(point), Some(ratio)) => {
-                    format!("{} × so far ({}; {rounds})", number(point), interval(ratio, self.confidence))
-                }
-                (Some(point), None) if fewest == 1 => {
-                    format!("{} × so far ({rounds}; no interval from one)", number(point))
-                }
-                (Some(point), None) => format!("{} × so far ({rounds})", number(point)),
+                (Some(_), Some(_)) => format!("so far, at {} ({rounds})", fine_percent(self.confidence)),
+                (Some(_), None) if fewest == 1 => format!("so far ({rounds}; no interval from one)"),
+                (Some(_), None) => format!("so far ({rounds})"),
                 (None, _) => format!("no ratio yet ({rounds})"),
             }
         });

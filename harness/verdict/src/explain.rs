@@ -11,7 +11,7 @@ use crate::compatible;
 use crate::findings::is_held_down;
 use crate::looks::Looks;
 use crate::stats;
-use crate::wording::{change, change_range, count, fine_percent, number, percent, spoken, value};
+use crate::wording::{change, change_range, count, fine_percent, number, percent, spoken, told, value};
 
 /// A heading with its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ fn references(comparison: &Comparison<'_>, cell: &CellId) -> Vec<String> {
 fn of_change(comparison: &Comparison<'_>, judged: &Change) -> Part {
     let gated = if judged.gated { "gated" } else { "informs" };
     let title = format!("{} ({gated}): {} [{}]", judged.metric.name, judged.verdict.word(), judged.reason);
-    let mut lines = vec![judged.why.clone()];
+    let mut lines = vec![with_numbers(judged)];
     let place = comparison.summary.cells.iter().position(|figures| figures.cell.id == judged.cell);
     let effect = place.and_then(|place| comparison.effects(&judged.metric.name).into_iter().nth(place).flatten());
     if let Some(effect) = effect {
@@ -83,6 +83,11 @@ fn of_change(comparison: &Comparison<'_>, judged: &Change) -> Part {
         lines.extend(sight(judged, &effect, &comparison.run.manifest.policy));
     }
     Part { title, lines }
+}
+
+/// The change with its interval, and why the verdict is what it is.
+pub(crate) fn with_numbers(judged: &Change) -> String {
+    told(judged).map_or_else(|| judged.why.clone(), |told| format!("{told}: {}", judged.why))
 }
 
 /// The figures on both sides, round by round here and run by run there.

@@ -11,7 +11,7 @@ use crate::compare::{Comparison, OTHER_SIDE_MISSING, ROUNDS_MISSING};
 use crate::contest::{self, SPEED};
 use crate::findings::Crowd;
 use crate::ratio::{Ratio, Ratios};
-use crate::wording::{change, change_range, count, number, percent};
+use crate::wording::{self, change, count, percent, ratio, ratio_range};
 
 /// One sentence without a full stop.
 pub(crate) fn headline(
@@ -144,13 +144,13 @@ fn fp8_at_best(comparison: &Comparison<'_>) -> Option<String> {
         let with = if *program == BUILTIN { String::new() } else { format!(" with {program}") };
         match found[..] {
             [Ratio { point, low, high }] => {
-                format!("{} × BF16{with} ({}…{})", number(point), number(low), number(high))
+                format!("{} × BF16{with} ({})", ratio(point), ratio_range(low, high))
             }
             _ => {
                 let (low, high) = found
                     .iter()
                     .fold((f64::INFINITY, 0.0_f64), |(low, high), ratio| (low.min(ratio.point), high.max(ratio.point)));
-                format!("{}…{} × BF16{with} over {} models and batches", number(low), number(high), found.len())
+                format!("{} × BF16{with} over {} models and batches", ratio_range(low, high), found.len())
             }
         }
     };
@@ -232,10 +232,9 @@ fn size(change: &Change) -> f64 {
 
 /// `X is 2.3 % slower (1.9…2.7 %)`; `X takes 5.0 % more peak memory (…)`.
 fn told(shift: &Change, names: &Names) -> String {
-    let (effect, low, high) = (shift.effect.unwrap_or(0.0), shift.low.unwrap_or(0.0), shift.high.unwrap_or(0.0));
-    let words = change(&shift.metric, effect);
+    let words = change(&shift.metric, shift.effect.unwrap_or(0.0));
     let verb = if words.ends_with("slower") || words.ends_with("faster") { "is" } else { "has" };
-    format!("{} {verb} {words} ({})", names.get(&shift.cell), change_range(effect, low, high))
+    format!("{} {verb} {}", names.get(&shift.cell), wording::told(shift).unwrap_or(words))
 }
 
 /// `, measured 1.18 × instead of ≥ 1.7 ×` for a claim with one refuted pair; the first where there are several.
@@ -243,6 +242,6 @@ fn measured(claim: &JudgedClaim) -> String {
     let pair = claim.pairs.iter().find(|pair| pair.verdict == ClaimVerdict::Refuted);
     let ratio = pair.and_then(|pair| pair.ratio);
     ratio.map_or_else(String::new, |ratio| {
-        format!(", measured {} × where it says {}", crate::wording::number(ratio), claim.asserts)
+        format!(", measured {} × where it says {}", wording::ratio(ratio), claim.asserts)
     })
 }

@@ -5,6 +5,7 @@ use stepwatch_record::figure::Summary;
 use stepwatch_record::run::Run;
 
 use crate::compare::Comparison;
+use crate::explain::with_numbers;
 
 /// Judges a run against the runs before it, newest first, by its own policy.
 ///
@@ -29,7 +30,7 @@ pub fn agree(run: &Run, summary: &Summary, changes: &[Change], earlier: &[Summar
                 change.cell,
                 change.verdict.word(),
                 one.run,
-                change.why
+                with_numbers(change)
             ));
         }
     }

@@ -1,7 +1,7 @@
 //! Numbers and changes as a person reads them. Every sentence of the verdict uses these, so that one figure looks the same
 //! everywhere.
 
-use stepwatch_record::comparison::JudgedPair;
+use stepwatch_record::comparison::{Change, JudgedPair};
 use stepwatch_record::run::{Better, Metric};
 
 /// A share as per cent: `2.3 %`, `0.45 %`, `12 %`; the sign is kept.
@@ -105,11 +105,41 @@ fn joules(value: f64) -> String {
     scaled(value, &[(1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")], "J")
 }
 
-/// What was measured of a claim's pair: `1.206 × (1.198…1.213)`; `None` without an interval.
+/// What was measured of a claim's pair: `1.206 × (1.198…1.213)`, or the ratio alone.
 #[must_use]
 pub fn ratio_of(pair: &JudgedPair) -> Option<String> {
-    let (ratio, low, high) = (pair.ratio?, pair.low?, pair.high?);
-    Some(format!("{} × ({}…{})", number(ratio), number(low), number(high)))
+    let point = ratio(pair.ratio?);
+    let range = pair.low.zip(pair.high).map(|(low, high)| format!(" ({})", ratio_range(low, high)));
+    Some(format!("{point} ×{}", range.unwrap_or_default()))
+}
+
+/// A ratio of two figures, without its `×`: to three decimals below 2, where ratios are close to each other.
+#[must_use]
+pub fn ratio(value: f64) -> String {
+    format!("{value:.*}", ratio_decimals(value))
+}
+
+/// The interval of a ratio, both ends alike: `0.993…1.000`.
+#[must_use]
+pub fn ratio_range(low: f64, high: f64) -> String {
+    let decimals = ratio_decimals(high);
+    format!("{low:.decimals$}…{high:.decimals$}")
+}
+
+fn ratio_decimals(value: f64) -> usize {
+    match value.abs() {
+        value if value < 2.0 => 3,
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    }
+}
+
+/// A judged change with its interval, in words: `2.3 % slower (1.9…2.7 %)`; `None` without an interval.
+#[must_use]
+pub fn told(judged: &Change) -> Option<String> {
+    let (effect, low, high) = (judged.effect?, judged.low?, judged.high?);
+    Some(format!("{} ({})", change(&judged.metric, effect), change_range(effect, low, high)))
 }
 
 /// A number in four digits, thousands separated.

@@ -83,11 +83,12 @@ impl OpChecks {
             let Sampled { operand, element, found, expected, tolerance } = worst;
             let block = node.layer.map_or_else(String::new, |layer| format!(" of block {layer}"));
             self.failures.push(format!(
-                "{} `{}`{block}: `{operand}`[{element}] is {found:e}, fp64 of its operands gives {expected:e} and allows \
-                 {tolerance:.1e} ({wrong} of {} elements are wrong)",
+                "{} `{}`{block}: `{operand}`[{element}] is {found:.4e} where fp64 of its operands gives {expected:.4e} \
+                 and right arithmetic is off by {tolerance:.1e} at most ({wrong} of {} elements {})",
                 node.op.name(),
                 node.label,
                 elements.len(),
+                if wrong == 1 { "is wrong" } else { "are wrong" },
             ));
         }
         self.checked.push(CheckedOp {

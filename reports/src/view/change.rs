@@ -8,7 +8,7 @@ use stepwatch_record::finding::{Finding, Kind};
 
 use super::Links;
 use super::column::Column;
-use super::mark::Mark;
+use super::mark::{Mark, Tone};
 use crate::clean;
 use crate::format::{self, Hint, Scale};
 
@@ -106,6 +106,12 @@ impl ChangeView {
         format!("{} (so too {})", self.metric, self.so_too.join(", "))
     }
 
+    /// Whether it is for every reader: it speaks of a gated metric, or it is more than a doubt.
+    #[must_use]
+    fn concerns_all(&self) -> bool {
+        self.gated || self.blind || self.verdict != Verdict::Undecided
+    }
+
     /// One line for people: the effect with its interval, or the reason where there is no effect.
     #[must_use]
     pub fn in_short(&self) -> String {
@@ -114,6 +120,20 @@ impl ChangeView {
         }
         if self.interval.is_empty() { self.effect.clone() } else { format!("{} ({})", self.effect, self.interval) }
     }
+}
+
+/// What of the changes is worth a line where lines are few, and one for all doubts about metrics that only inform: the page has each.
+pub(crate) fn loud(changes: &[ChangeView]) -> (Vec<&ChangeView>, Option<String>) {
+    let loud = changes.iter().filter(|change| (change.mark.tone <= Tone::Good || change.blind) && !change.repeats);
+    let (shown, doubts): (Vec<_>, Vec<_>) = loud.partition(|change| change.concerns_all());
+    let mut metrics: Vec<&str> = doubts.iter().map(|change| change.metric.as_str()).collect();
+    metrics.sort_unstable();
+    metrics.dedup();
+    let rest = (!doubts.is_empty()).then(|| {
+        let what = format::count(doubts.len(), "change", "changes");
+        format!("{what} of metrics that inform: {}", metrics.join(", "))
+    });
+    (shown, rest)
 }
 
 /// Changes, most important first: by verdict, gated before others, blind before seeing, then the largest effect.
@@ -363,5 +383,25 @@ mod tests {
         // What fails the run is never folded away, and another cell's equal change is its own.
         assert!(view.changes.iter().filter(|change| change.gated).all(|change| !change.repeats));
         assert_eq!(view.changes.iter().filter(|change| change.repeats).count(), 1);
+    }
+
+    #[test]
+    fn doubts_about_metrics_that_inform_share_a_line() {
+        let (run, summary, mut conclusion) = example::study();
+        let told = |conclusion: &_| {
+            let view = View::new(&run, &summary, conclusion);
+            let (shown, doubts) = loud(&view.changes);
+            (shown.iter().filter(|change| change.verdict == Verdict::Undecided).count(), doubts)
+        };
+        let (gated, none) = told(&conclusion);
+        assert!(gated > 0 && none.is_none(), "{none:?}");
+        let undecided = conclusion.changes.iter_mut().find(|change| change.verdict == Verdict::Undecided).unwrap();
+        (undecided.gated, undecided.blind) = (false, false);
+        let doubts = format!("1 change of metrics that inform: {}", undecided.metric.name);
+        assert_eq!(told(&conclusion), (gated - 1, Some(doubts.clone())));
+        let view = View::new(&run, &summary, &conclusion);
+        for page in [crate::text::render(&view, false), crate::markdown::render(&view)] {
+            assert!(page.replace('\\', "").contains(&doubts), "{page}");
+        }
     }
 }

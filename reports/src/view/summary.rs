@@ -146,6 +146,20 @@ fn steps_of(findings: &[FindingView]) -> Vec<NextStep> {
     steps
 }
 
+/// The command that makes the run again with so many rounds: of the same cells, and against the same other side.
+fn again(manifest: &RunManifest, rounds: u32) -> String {
+    let asked = &manifest.asked;
+    let other = asked.against.as_ref().map(|against| &against.name);
+    let options = [("--filter", asked.filter.as_ref()), ("--backend", asked.backend.as_ref()), ("--against", other)];
+    let mut command = format!("stepwatch run {}", clean::shell_word(&clean::line(&manifest.scenario_file)));
+    for (option, value) in options {
+        if let Some(value) = value {
+            command.push_str(&format!(" {option} {}", clean::shell_word(&clean::line(value))));
+        }
+    }
+    format!("{command} --rounds {rounds}")
+}
+
 /// Holes first, then what findings ask for, then what would settle doubt, then the baseline.
 pub(crate) fn next_steps(
     manifest: &RunManifest,
@@ -154,7 +168,6 @@ pub(crate) fn next_steps(
     changes: &[ChangeView],
     findings: &[FindingView],
 ) -> Vec<NextStep> {
-    let file = clean::shell_word(&clean::line(&manifest.scenario_file));
     let mut steps = Vec::new();
     let missing = cells.iter().filter(|cell| cell.mark.word == MISSING.word).count();
     if missing > 0 {
@@ -179,7 +192,7 @@ pub(crate) fn next_steps(
     if let Some(rounds) = undecided.filter_map(|change| change.rounds_to_decide).max() {
         steps.push(NextStep {
             text: format!("Settle what is undecided with {rounds} rounds."),
-            command: format!("stepwatch run {file} --rounds {rounds}"),
+            command: again(manifest, rounds),
         });
     }
     if acceptable(conclusion) && conclusion.reference.runs.is_empty() && steps.len() < 6 {
@@ -189,4 +202,23 @@ pub(crate) fn next_steps(
         });
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use stepwatch_record::against::Against;
+
+    use super::*;
+
+    #[test]
+    fn what_settles_doubt_measures_the_same_cells_against_the_same_side() {
+        let (mut run, ..) = crate::example::study();
+        assert_eq!(again(&run.manifest, 9), "stepwatch run scenarios/fp8-study.toml --rounds 9");
+        run.manifest.asked.filter = Some("precision=bf16|fp8-delayed".into());
+        run.manifest.asked.backend = Some("cuda".into());
+        run.manifest.asked.against = Some(Against { name: "old build".into(), binary: None, pairs: Vec::new() });
+        let told = "stepwatch run scenarios/fp8-study.toml --filter 'precision=bf16|fp8-delayed' --backend cuda --against \
+                    'old build' --rounds 7";
+        assert_eq!(again(&run.manifest, 7), told);
+    }
 }

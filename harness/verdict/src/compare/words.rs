@@ -5,7 +5,7 @@ use stepwatch_record::run::{End, Metric, Policy};
 
 use super::decide::Decision;
 use super::effect::Effect;
-use crate::wording::{change, change_range, count, percent, value};
+use crate::wording::{change, count, percent, value};
 
 /// The end of a cell in words: `timed-out: ran past its limit of 300 s`.
 pub(super) fn end(end: &End) -> String {
@@ -17,32 +17,29 @@ pub(super) fn from_zero(metric: &Metric, effect: &Effect) -> String {
     format!("the reference is 0 and this run is {}: a relative change does not exist", value(metric, effect.value))
 }
 
+/// Why a verdict is what it is; the change and its interval stand beside it ([`crate::wording::told`]).
 pub(super) fn why(metric: &Metric, effect: &Effect, decision: &Decision, policy: &Policy, blind: bool) -> String {
-    let estimate = change(metric, decision.effect);
     let Some((low, high)) = decision.interval else {
         return format!(
-            "{estimate} by the estimate, but {} and {} show nothing of how rounds differ: measure at least 2 rounds",
+            "{} by the estimate, but {} and {} show nothing of how rounds differ: measure at least 2 rounds",
+            change(metric, decision.effect),
             count(effect.rounds as usize, "round"),
             count(effect.runs as usize, "reference run")
         );
     };
-    let range = change_range(decision.effect, low, high);
     let mut text = match decision.verdict {
         Verdict::Regressed | Verdict::Improved => {
-            format!(
-                "{estimate} ({range}): the interval excludes no change and the estimate passes the margin of {}",
-                percent(policy.margin)
-            )
+            format!("the interval excludes no change and the estimate passes the margin of {}", percent(policy.margin))
         }
         Verdict::Unchanged if low > 0.0 || high < 0.0 => format!(
-            "{estimate} ({range}): shown to differ, but by less than the margin of {}, and wholly within ± {}",
+            "shown to differ, but by less than the margin of {}, and wholly within ± {}",
             percent(policy.margin),
             percent(policy.equal_within)
         ),
         Verdict::Unchanged => {
-            format!("{estimate} ({range}): the whole interval lies within ± {}", percent(policy.equal_within))
+            format!("the whole interval lies within ± {}", percent(policy.equal_within))
         }
-        _ => undecided(&estimate, &range, effect, decision, policy),
+        _ => undecided(effect, decision, policy),
     };
     if effect.alone {
         text.push_str("; its rounds scatter far more than those of the other cells");
@@ -76,7 +73,7 @@ fn told_by_few(effect: &Effect) -> String {
     )
 }
 
-fn undecided(estimate: &str, range: &str, effect: &Effect, decision: &Decision, policy: &Policy) -> String {
+fn undecided(effect: &Effect, decision: &Decision, policy: &Policy) -> String {
     let remedy = match decision.rounds_to_decide {
         Some(rounds) => format!("about {} in all would decide", count(rounds as usize, "round")),
         None if few_nights(effect) => format!("more rounds would not decide it, {}", told_by_few(effect)),
@@ -85,8 +82,5 @@ fn undecided(estimate: &str, range: &str, effect: &Effect, decision: &Decision, 
         }
         None => "more rounds of this run alone would not decide it, more accepted reference runs would".to_owned(),
     };
-    format!(
-        "{estimate} ({range}): neither shown to differ nor to lie within ± {}; {remedy}",
-        percent(policy.equal_within)
-    )
+    format!("neither shown to differ nor to lie within ± {}; {remedy}", percent(policy.equal_within))
 }

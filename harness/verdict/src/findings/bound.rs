@@ -8,7 +8,7 @@ use stepwatch_record::figure::{CellFigures, Summary};
 use stepwatch_record::run::{Claim, Run};
 
 use crate::gains::{bound, product_share, share_needed, takes_head};
-use crate::wording::{number, percent};
+use crate::wording::{number, percent, ratio};
 
 /// What is known of the two, in one line; `None` where neither is, or the claim is of something else.
 pub(super) fn why(
@@ -75,6 +75,6 @@ fn of_twin(run: &Run, summary: &Summary, claim: &Claim, pair: &JudgedPair) -> Op
         "{}: {} of its step are products that FP8 can halve, so at most {} × can be gained, casts not counted; {would}",
         pair.over,
         percent(share),
-        number(bound(share))
+        ratio(bound(share))
     ))
 }

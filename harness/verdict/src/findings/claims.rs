@@ -6,7 +6,7 @@ use stepwatch_record::figure::Summary;
 use stepwatch_record::finding::{Finding, Kind, Severity};
 use stepwatch_record::run::Run;
 
-use crate::wording::{count, number, ratio_of};
+use crate::wording::{count, ratio, ratio_of, ratio_range};
 
 /// One finding per refuted claim and one per claim with unequal pairs.
 pub(super) fn findings(run: &Run, summary: &Summary, claims: &[JudgedClaim], bounds: &[CellBound]) -> Vec<Finding> {
@@ -22,13 +22,12 @@ fn refuted(run: &Run, summary: &Summary, claim: &JudgedClaim, bounds: &[CellBoun
         kind: Kind::ClaimRefuted,
         severity: if claim.gate { Severity::High } else { Severity::Medium },
         sentence: if pairs.len() == 1 {
-            format!("“{}” does not hold here: measured {} ×, claimed {}", claim.text, number(low), claim.asserts)
+            format!("“{}” does not hold here: measured {} ×, claimed {}", claim.text, ratio(low), claim.asserts)
         } else {
             format!(
-                "“{}” does not hold here: measured {}…{} × over {}, claimed {}",
+                "“{}” does not hold here: measured {} × over {}, claimed {}",
                 claim.text,
-                number(low),
-                number(high),
+                ratio_range(low, high),
                 count(pairs.len(), "pair"),
                 claim.asserts
             )

@@ -9,7 +9,7 @@ use stepwatch_record::run::Run;
 
 use crate::contest::{self, CHOICES, Contest, SPEED, is_fp8, precision};
 use crate::ratio::{Ratio, Ratios};
-use crate::wording::{number, value};
+use crate::wording::{self, ratio_range, value};
 
 /// One finding for every contest.
 pub(super) fn fastest(run: &Run, summary: &Summary) -> Vec<Finding> {
@@ -42,10 +42,9 @@ fn finding(contest: &Contest<'_>, ratios: &Ratios<'_>) -> Option<Finding> {
     }
     let lead = against.map_or_else(String::new, |(ratio, cell)| {
         format!(
-            ", {} × ({}…{}) the fastest in {}",
-            number(ratio.point),
-            number(ratio.low),
-            number(ratio.high),
+            ", {} × ({}) the fastest in {}",
+            wording::ratio(ratio.point),
+            ratio_range(ratio.low, ratio.high),
             if fp8 { "BF16".to_owned() } else { precision(cell).unwrap_or_default() }
         )
     });
@@ -99,8 +98,8 @@ fn line(cell: &CellFigures, best: &CellFigures, ratios: &Ratios<'_>) -> Option<S
         return Some(format!("{}: {speed}", cell.cell.id));
     }
     let ratio = ratios.of(&cell.cell.id, &best.cell.id, 0.95).ok()?;
-    let [point, low, high] = [ratio.point, ratio.low, ratio.high].map(number);
-    Some(format!("{}: {speed}, {point} × ({low}…{high}) of it", cell.cell.id))
+    let (point, range) = (wording::ratio(ratio.point), ratio_range(ratio.low, ratio.high));
+    Some(format!("{}: {speed}, {point} × ({range}) of it", cell.cell.id))
 }
 
 fn settings(cell: &CellFigures) -> String {

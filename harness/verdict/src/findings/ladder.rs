@@ -8,7 +8,7 @@ use stepwatch_record::run::Run;
 
 use crate::ratio::{Ratio, Ratios};
 use crate::waterfall::{self, UNATTRIBUTED};
-use crate::wording::{number, percent};
+use crate::wording::{number, percent, ratio, ratio_range};
 
 /// One rung of a ladder and the next.
 struct Rung<'a> {
@@ -64,14 +64,13 @@ fn finding(
     let whole = ratios.of(&top.cell.id, &bottom.cell.id, confidence).ok()?;
     let best = ladder.iter().max_by(|a, b| a.ratio.point.total_cmp(&b.ratio.point))?;
     let mut sentence = format!(
-        "compiling makes {} {} × as fast ({}…{})",
+        "compiling makes {} {} × as fast ({})",
         bottom.cell.id,
-        number(whole.point),
-        number(whole.low),
-        number(whole.high)
+        ratio(whole.point),
+        ratio_range(whole.low, whole.high)
     );
     if ladder.len() > 1 && best.ratio.low > 1.0 {
-        sentence.push_str(&format!(", most of all {}: {} ×", named(best), number(best.ratio.point)));
+        sentence.push_str(&format!(", most of all {}: {} ×", named(best), ratio(best.ratio.point)));
     }
     let idle: Vec<String> =
         ladder.iter().filter(|r| r.ratio.low <= 1.0 && r.ratio.high >= 1.0).map(|r| named(r)).collect();
@@ -106,14 +105,13 @@ fn line(run: &Run, summary: &Summary, rung: &Rung<'_>) -> String {
     const MOST: usize = 4;
     let ms = |cell: &CellFigures| cell.figure("step_seconds").map_or(f64::NAN, |f| f.estimate.point * 1e3);
     let mut text = format!(
-        "{}: {} → {} ms ({} of the step), {} × as fast ({}…{})",
+        "{}: {} → {} ms ({} of the step), {} × as fast ({})",
         named(rung),
         number(ms(rung.from)),
         number(ms(rung.to)),
         percent(ms(rung.to) / ms(rung.from) - 1.0),
-        number(rung.ratio.point),
-        number(rung.ratio.low),
-        number(rung.ratio.high)
+        ratio(rung.ratio.point),
+        ratio_range(rung.ratio.low, rung.ratio.high)
     );
     if let Some(fall) = waterfall::between(run, summary, &rung.from.cell.id, &rung.to.cell.id) {
         let change = |step: &stepwatch_record::waterfall::WaterfallStep| (step.to_seconds - step.from_seconds) * 1e3;

@@ -8,9 +8,11 @@ use stepwatch_record::run::Run;
 use crate::compare::Comparison;
 use crate::wording::{change, count};
 
-/// Cells whose plan differs from that of the newest comparable reference run: another algorithm was timed.
+/// Cells whose plan differs from that of the newest comparable reference run: another algorithm was timed. Of two builds that were
+/// asked to be compared it is worth knowing and no doubt.
 pub(super) fn algorithm_changed(comparison: &Comparison<'_>, changes: &[Change]) -> Option<Finding> {
     let newest = comparison.usable.first()?;
+    let there = if comparison.paired { "on the other side" } else { "in the reference" };
     let changed: Vec<(CellId, String)> = comparison
         .summary
         .cells
@@ -20,21 +22,26 @@ pub(super) fn algorithm_changed(comparison: &Comparison<'_>, changes: &[Change])
             let then = newest.cell(&cell.cell.id)?.plan_hash.as_ref()?;
             let gated = changes.iter().find(|c| c.cell == cell.cell.id && c.gated && c.effect.is_some());
             let effect = gated.and_then(|c| Some(format!(", {}", change(&c.metric, c.effect?)))).unwrap_or_default();
-            let line = format!("{}: plan {now}, in the reference {then}{effect}", cell.cell.id);
+            let line = format!("{}: plan {now}, {there} {then}{effect}", cell.cell.id);
             (now != then).then(|| (cell.cell.id.clone(), line))
         })
         .collect();
     let planned = comparison.summary.cells.iter().filter(|cell| cell.plan_hash.is_some()).count();
+    let of = format!("{} of {}", changed.len(), count(planned, "cell"));
+    let (severity, sentence, next_step) = if comparison.paired {
+        let sentence = format!("the two sides run {of} by different plans");
+        (Severity::Low, sentence, "compare the plans of both sides (`plans/`): they are part of what was timed")
+    } else {
+        let sentence = format!("the plan of {of} changed since the reference: what is timed there is other work");
+        let next_step = "compare the plans of both runs (`plans/`), then accept the run if the change is meant";
+        (Severity::Medium, sentence, next_step)
+    };
     (!changed.is_empty()).then(|| Finding {
         kind: Kind::AlgorithmChanged,
-        severity: Severity::Medium,
-        sentence: format!(
-            "the plan of {} of {} changed since the reference: what is timed there is other work",
-            changed.len(),
-            count(planned, "cell")
-        ),
+        severity,
+        sentence,
         evidence: changed.iter().map(|(_, line)| line.clone()).collect(),
-        next_step: "compare the plans of both runs (`plans/`), then accept the run if the change is meant".to_owned(),
+        next_step: next_step.to_owned(),
         command: String::new(),
         cells: changed.into_iter().map(|(cell, _)| cell).collect(),
     })

@@ -96,7 +96,11 @@ fn one_pair_is_blind_and_sides_with_other_plans_are_a_finding() {
     assert_eq!((conclude(&one).changes[0].verdict, conclude(&one).exit_code), (Verdict::Undecided, 6));
     let plan = |hash: &str| Plan { hash: hash.into(), ..Plan::default() };
     let conclusion = conclude(&drifting(0.0).plan("a", plan("1")).plan("a@", plan("2")));
-    assert!(conclusion.findings.iter().any(|finding| finding.kind == Kind::AlgorithmChanged));
+    let changed = conclusion.findings.iter().find(|finding| finding.kind == Kind::AlgorithmChanged).unwrap();
+    assert!(
+        changed.sentence.starts_with("the two sides run 1 of ") && !changed.next_step.contains("accept"),
+        "{changed:?}"
+    );
 }
 
 #[test]

@@ -79,11 +79,11 @@ fn the_fastest_way_is_named_with_what_it_gains_and_a_tie_stays_in_bf16() {
         fastest.next_step
     );
     // The headline answers the question first: 100 ms over 80 ms.
-    assert!(found.headline.starts_with("FP8 is at best 1.25 × BF16 (1.2"), "{}", found.headline);
+    assert!(found.headline.starts_with("FP8 is at best 1.250 × BF16 (1.2"), "{}", found.headline);
     assert!(found.headline.ends_with("5 cells measured; no reference yet"), "{}", found.headline);
     let twice = cell(cell(study(), "n/bf16/full", 100.0, &[]), "n/fp8-delayed/full", 200.0, &[]);
     let twice = conclusion(&twice).headline;
-    assert!(twice.starts_with("FP8 is at best 0.5…1.25 × BF16 over 2 models and batches; 7 cells"), "{twice}");
+    assert!(twice.starts_with("FP8 is at best 0.500…1.250 × BF16 over 2 models and batches; 7 cells"), "{twice}");
     let cpu = conclusion(&study().with(|run| run.manifest.backend = "cpu".into())).headline;
     assert!(cpu.starts_with("5 cells measured"), "{cpu}");
     let script = cell(Script::new("r"), "m/bf16/full", 100.0, &[]);
