@@ -10,6 +10,10 @@ use std::process::Command;
 use super::attempt::Task;
 use crate::scenario::CommandCell;
 
+/// What makes glibc keep the memory that a program frees, instead of giving it back and having every page of it faulted in again: both,
+/// since either alone takes the other from its own adaptation and leaves it at 128 KiB. The first is the largest that glibc takes.
+const KEPT: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "33554432"), ("MALLOC_TRIM_THRESHOLD_", "1099511627776")];
+
 /// The built-in worker, of this binary or of the other side's.
 ///
 /// # Errors
@@ -21,7 +25,16 @@ pub(super) fn builtin(task: &Task<'_>) -> Result<Command, String> {
     };
     command.args(["worker", "--backend", task.backend]);
     environment(&mut command, task);
+    keep_memory(&mut command);
     Ok(command)
+}
+
+/// On a CPU a small step spends a quarter of its time on pages that its ops give back and take again, more or less of it by how the
+/// allocator happens to adapt: the step that is to be measured is without it. Whoever set the allocator otherwise is heard.
+fn keep_memory(command: &mut Command) {
+    for (name, value) in KEPT.iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
+        command.env(name, value);
+    }
 }
 
 /// A user's command.
@@ -90,6 +103,15 @@ fn find_program(program: &str, working_dir: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_built_in_worker_keeps_its_memory() {
+        let mut command = Command::new("true");
+        keep_memory(&mut command);
+        let set: Vec<_> =
+            command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?))).collect();
+        assert_eq!(set, KEPT);
+    }
 
     #[test]
     fn a_missing_command_says_where_it_was_looked_for() {
