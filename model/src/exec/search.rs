@@ -156,6 +156,7 @@ mod tests {
             ns: 2.5,
             first_ns: Some(3.0),
             candidates: 7,
+            offered: true,
             dropped: vec!["tile 3: wrong".to_owned()],
         }
     }

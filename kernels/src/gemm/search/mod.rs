@@ -59,6 +59,8 @@ pub struct Choice {
     pub first_ns: Option<f64>,
     /// How many algorithms were timed.
     pub candidates: usize,
+    /// Whether the library offered it; else it is settings of its algorithm that it did not offer, but takes.
+    pub offered: bool,
     /// Settings of those that were dropped, each with what was wrong.
     #[serde(default)]
     pub dropped: Vec<String>,
@@ -100,7 +102,9 @@ pub fn search(gpu: &Gpu, gemm: &Gemm) -> Result<Option<Choice>, GpuError> {
             Err(error) => return Err(error),
         }
     }
+    let known = times.len();
     bench.around(&mut times)?;
+    let own: Vec<Algorithm> = times[known..].iter().map(|(algorithm, _)| *algorithm).collect();
     let candidates = times.len();
     times.sort_by(|one, two| one.1.total_cmp(&two.1));
     // The library's own choice is held against the others whatever its burst said.
@@ -134,6 +138,7 @@ pub fn search(gpu: &Gpu, gemm: &Gemm) -> Result<Option<Choice>, GpuError> {
         ns,
         first_ns,
         candidates,
+        offered: !own.contains(&algorithm),
         dropped,
     }))
 }
