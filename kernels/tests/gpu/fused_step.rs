@@ -413,6 +413,7 @@ fn rates_of_the_fused_step() {
         ("updates, delayed casts", update(Then::Delayed(true, true))),
         ("updates, casts by rows", update(Then::Rows)),
         ("updates, bf16 states", Op::Fused(optimiser(&parameters(Then::Nothing), bf16, bf16, None))),
+        ("updates, amax, bf16 states", Op::Fused(optimiser(&parameters(Then::Amax), bf16, bf16, None))),
         ("updates, bf16 states, norm", Op::Fused(optimiser_with_norm(&parameters(Then::Nothing), bf16, bf16, None))),
         ("updates, delayed casts, bf16 states", {
             Op::Fused(optimiser(&parameters(Then::Delayed(true, true)), bf16, bf16, None))
