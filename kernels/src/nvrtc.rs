@@ -27,6 +27,8 @@ const MAGIC: &[u8; 8] = b"swcubin1";
 pub struct Compiled {
     /// The cubin.
     pub cubin: Vec<u8>,
+    /// The same before it was assembled, for tests to read; empty where it came from the disk.
+    pub ptx: String,
     /// What the compiler said; empty where it was not asked.
     pub log: String,
     /// Whether it came from the disk.
@@ -61,7 +63,7 @@ pub(crate) fn cubin(source: &Source, defines: &[String], architecture: &str) -> 
     let folder = cache_folder().map(|folder| folder.join("kernels"));
     let entry = folder.map(|folder| folder.join(entry_name(source, defines, architecture, compiler)));
     if let Some(cubin) = entry.as_deref().and_then(read_entry) {
-        return Ok(Compiled { cubin, log: String::new(), cached: true });
+        return Ok(Compiled { cubin, ptx: String::new(), log: String::new(), cached: true });
     }
     let options: Vec<String> = defines.iter().map(|define| format!("--define-macro={define}")).collect();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -150,7 +152,11 @@ unsafe fn finish(
         status("nvrtcGetCUBINSize", sys::nvrtcGetCUBINSize(program, &raw mut size))?;
         let mut cubin = vec![0_u8; size];
         status("nvrtcGetCUBIN", sys::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast()))?;
-        Ok(Compiled { cubin, log, cached: false })
+        status("nvrtcGetPTXSize", sys::nvrtcGetPTXSize(program, &raw mut size))?;
+        let mut ptx = vec![0_u8; size];
+        status("nvrtcGetPTX", sys::nvrtcGetPTX(program, ptx.as_mut_ptr().cast()))?;
+        let ptx = String::from_utf8_lossy(&ptx).trim_end_matches('\0').to_owned();
+        Ok(Compiled { cubin, ptx, log, cached: false })
     }
 }
 
