@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use crate::canary::operand_bytes;
 use crate::dtype::Dtype;
-use crate::gemm::search::search;
-use crate::gemm::{Gemm, Operand};
+use crate::gemm::{Algorithm, Gemm, Operand};
 use crate::gpu::launch::{prepare, scratch_bytes};
 use crate::gpu::{Gpu, GpuError, Prepared, Slice};
 use crate::op::{Op, Spec};
@@ -28,9 +27,9 @@ const COPIES: usize = 24;
 /// What is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// A bf16 product by the fastest algorithm of its search.
+    /// A bf16 product.
     Bf16Product,
-    /// An E4M3 product with one scale a tensor and fast accumulation, likewise.
+    /// An E4M3 product with one scale a tensor and fast accumulation.
     Fp8Product,
     /// A copy in device memory.
     Copy,
@@ -49,11 +48,15 @@ pub struct Held {
     pub between: (Instant, Instant),
 }
 
-/// Holds one kind of work; `None` where the device cannot do it (FP8 before Ada). Its memory, 2 GiB at most, is given back.
+/// Who knows the fastest algorithm of a product; `None` for the library's first.
+pub type Choose<'a> = &'a dyn Fn(&Gpu, &Gemm) -> Result<Option<Algorithm>, GpuError>;
+
+/// Holds one kind of work, a product by the algorithm that is chosen for it; `None` where the device cannot do it (FP8 before Ada).
+/// Its memory, 2 GiB at most, is given back.
 ///
 /// # Errors
-/// If there is no memory, a library is missing, or the device fails.
-pub fn hold(gpu: &Gpu, work: Work) -> Result<Option<Held>, GpuError> {
+/// If there is no memory, a library is missing, or the device fails; or what `choose` could not do.
+pub fn hold(gpu: &Gpu, work: Work, choose: Choose<'_>) -> Result<Option<Held>, GpuError> {
     match work {
         Work::Copy => {
             let (from, to) = (gpu.allocate(COPY_BYTES)?, gpu.allocate(COPY_BYTES)?);
@@ -61,11 +64,13 @@ pub fn hold(gpu: &Gpu, work: Work) -> Result<Option<Held>, GpuError> {
             let block = || (0..COPIES).try_for_each(|_| gpu.copy(&to, &from));
             held(gpu, (2 * COPIES * COPY_BYTES) as f64, block).map(Some)
         }
-        Work::Bf16Product => product(gpu, &square(Operand::plain(Dtype::Bf16, false), false)).map(Some),
-        Work::Fp8Product => match product(gpu, &square(Operand::scaled(Dtype::E4m3, Granularity::Tensor), true)) {
-            Err(GpuError::Unsupported { .. } | GpuError::Blas { .. }) => Ok(None),
-            other => other.map(Some),
-        },
+        Work::Bf16Product => product(gpu, &square(Operand::plain(Dtype::Bf16, false), false), choose).map(Some),
+        Work::Fp8Product => {
+            match product(gpu, &square(Operand::scaled(Dtype::E4m3, Granularity::Tensor), true), choose) {
+                Err(GpuError::Unsupported { .. } | GpuError::Blas { .. }) => Ok(None),
+                other => other.map(Some),
+            }
+        }
     }
 }
 
@@ -74,9 +79,9 @@ const fn square(operand: Operand, fast_accumulation: bool) -> Gemm {
     Gemm { m, n, k, a: operand, b: operand, d: Dtype::Bf16, accumulate: false, fast_accumulation }
 }
 
-fn product(gpu: &Gpu, gemm: &Gemm) -> Result<Held, GpuError> {
-    if let Some(choice) = search(gpu, gemm)? {
-        gpu.pin(&gemm.product(), choice.algorithm);
+fn product(gpu: &Gpu, gemm: &Gemm, choose: Choose<'_>) -> Result<Held, GpuError> {
+    if let Some(algorithm) = choose(gpu, gemm)? {
+        gpu.pin(&gemm.product(), algorithm);
     }
     let (prepared, _memory) = prepared(gpu, gemm)?;
     held(gpu, PRODUCTS as f64 * gemm.flops(), || (0..PRODUCTS).try_for_each(|_| gpu.enqueue(&prepared)))

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use stepwatch_kernels::canary;
 use stepwatch_kernels::ceiling::{self, Held};
+use stepwatch_kernels::gemm::Gemm;
 use stepwatch_kernels::gpu::{Gpu, fault};
 use stepwatch_kernels::timer::median;
 
@@ -14,6 +15,7 @@ pub use stepwatch_kernels::gpu::fault::NAMES as FAULTS;
 pub use stepwatch_kernels::gpu::library::{Mapped, mapped};
 pub use stepwatch_kernels::gpu::probe::{Found, Probe, probe};
 
+use crate::exec::search;
 use crate::session::SessionError;
 
 /// What the canary reached.
@@ -103,13 +105,16 @@ pub struct Ceiling {
 /// What is missing, or whatever ends the device.
 pub fn ceilings(began: Instant) -> Result<(String, Vec<Ceiling>), SessionError> {
     let gpu = Gpu::open(0)?;
+    let choose = |gpu: &Gpu, gemm: &Gemm| Ok(search::choose(gpu, gemm)?.map(|(choice, _)| choice.algorithm));
     let mut found = Vec::new();
     for (work, kind) in [
         (Work::Bf16Product, ceiling::Work::Bf16Product),
         (Work::Fp8Product, ceiling::Work::Fp8Product),
         (Work::Copy, ceiling::Work::Copy),
     ] {
-        let Some(Held { per_second, seconds, sm_clock_hz, between }) = ceiling::hold(&gpu, kind)? else { continue };
+        let Some(Held { per_second, seconds, sm_clock_hz, between }) = ceiling::hold(&gpu, kind, &choose)? else {
+            continue;
+        };
         let since = |moment: Instant| u64::try_from(moment.duration_since(began).as_nanos()).unwrap_or(u64::MAX);
         let (from_ns, to_ns) = (since(between.0), since(between.1));
         found.push(Ceiling { work, per_second, seconds, from_ns, to_ns, sm_clock_hz });

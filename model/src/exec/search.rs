@@ -1,5 +1,5 @@
 //! The `search` pass: every distinct matrix product of a list, timed and verified by the kernels crate, what was chosen kept
-//! on disk so that cells that share products do not search again. It may not know how a product is timed.
+//! on disk so that cells that share products, and the ceilings of every run, do not search again. It may not know how a product is timed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,27 +68,32 @@ pub fn products(step: &Step) -> BTreeMap<String, (Gemm, Vec<String>)> {
 /// What the GPU, its driver, its libraries or its memory lack, or a product that no algorithm computes right.
 pub fn search_all(step: &Step) -> Result<BTreeMap<String, Pinned>, GpuError> {
     let gpu = Gpu::open(0)?;
-    let chip = chip(gpu.facts());
-    let library = cublaslt::version()?;
-    let folder = cache_folder().map(|folder| folder.join("algorithms"));
     let mut pinned = BTreeMap::new();
     for (product, (gemm, labels)) in products(step) {
-        let path = folder.as_deref().map(|folder| entry_path(folder, &product, &chip, library));
-        if let Some(choice) = path.as_deref().and_then(|path| read(path, &product, &chip, library)) {
-            pinned.insert(product, Pinned { choice, labels, from_disk: true });
-            continue;
+        if let Some((choice, from_disk)) = choose(&gpu, &gemm)? {
+            pinned.insert(product, Pinned { choice, labels, from_disk });
         }
-        let Some(choice) = search(&gpu, &gemm)? else { continue };
-        if let Some(path) = path {
-            // A cache that cannot be written costs time at the next search and nothing else.
-            let _ = write(
-                &path,
-                &Entry { product: product.clone(), chip: chip.clone(), method: METHOD, choice: choice.clone() },
-            );
-        }
-        pinned.insert(product, Pinned { choice, labels, from_disk: false });
     }
     Ok(pinned)
+}
+
+/// What was chosen for a product on this GPU, from the disk or by a search now, and whether from the disk; `None` where there is
+/// nothing to choose.
+///
+/// # Errors
+/// As [`search_all`].
+pub fn choose(gpu: &Gpu, gemm: &Gemm) -> Result<Option<(Choice, bool)>, GpuError> {
+    let (product, chip, library) = (gemm.product(), chip(gpu.facts()), cublaslt::version()?);
+    let path = cache_folder().map(|folder| entry_path(&folder.join("algorithms"), &product, &chip, library));
+    if let Some(choice) = path.as_deref().and_then(|path| read(path, &product, &chip, library)) {
+        return Ok(Some((choice, true)));
+    }
+    let Some(choice) = search(gpu, gemm)? else { return Ok(None) };
+    if let Some(path) = path {
+        // A cache that cannot be written costs time at the next search and nothing else.
+        let _ = write(&path, &Entry { product, chip, method: METHOD, choice: choice.clone() });
+    }
+    Ok(Some((choice, false)))
 }
 
 /// The algorithms of a plan by product.
