@@ -59,11 +59,16 @@ pub struct Choice {
     pub first_ns: Option<f64>,
     /// How many algorithms were timed.
     pub candidates: usize,
-    /// Whether the library offered it; else it is settings of its algorithm that it did not offer, but takes.
+    /// Whether the library offered it, as it did all of earlier plans; else it is settings that it did not offer, but takes.
+    #[serde(default = "offered")]
     pub offered: bool,
     /// Settings of those that were dropped, each with what was wrong.
     #[serde(default)]
     pub dropped: Vec<String>,
+}
+
+const fn offered() -> bool {
+    true
 }
 
 impl Gemm {
