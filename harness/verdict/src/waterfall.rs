@@ -13,11 +13,14 @@ use crate::twins::twins;
 /// The line that holds what a step takes beyond its profiled classes; below zero where profiling itself costs time.
 pub const UNATTRIBUTED: &str = "not attributed";
 
-/// The waterfalls that a run's own questions ask for: both sides of each claim, each rung of the `compile` ladder and the
-/// next, each FP8 cell and its BF16 twin. Pairs without two profiles have none.
+/// The waterfalls that a run's own questions ask for: from the other side's cell to this side's, where it has two; both sides of each
+/// claim, each FP8 cell and its BF16 twin, each rung of the `compile` ladder and the next. Pairs without two profiles have none.
 #[must_use]
 pub fn all(run: &Run, summary: &Summary) -> Vec<Waterfall> {
     let mut pairs: Vec<(&CellId, &CellId)> = Vec::new();
+    pairs.extend(
+        run.manifest.asked.against.iter().flat_map(|other| &other.pairs).map(|pair| (&pair.against, &pair.cell)),
+    );
     pairs.extend(run.manifest.claims.iter().flat_map(|claim| claim.pairs.iter().map(|pair| (&pair.over, &pair.of))));
     pairs.extend(twins(summary).into_iter().map(|(fp8, bf16)| (&bf16.cell.id, &fp8.cell.id)));
     pairs.extend(rungs(summary));

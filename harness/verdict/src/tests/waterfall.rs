@@ -1,5 +1,6 @@
 //! Waterfalls: which pairs get one, and that every one adds up to the two measured steps.
 
+use stepwatch_record::against::{Against, AgainstPair};
 use stepwatch_record::profile::{OpClass, Profile};
 use stepwatch_record::waiver::Known;
 
@@ -84,4 +85,22 @@ fn both_sides_of_a_claim_have_one_and_cells_without_a_profile_none() {
     let script = script.claim("n/fp32/full", "m/bf16/none", 1.2, false).claim("o/bf16/none", "m/bf16/none", 1.2, false);
     let pairs: Vec<(String, String)> = concluded(&script).into_iter().map(|(from, to, _)| (from, to)).collect();
     assert_eq!(pairs, [("m/bf16/none~00000000".to_owned(), "n/fp32/full~00000000".to_owned())]);
+}
+
+/// What the other side's step spends and this side's does not is what two builds are compared for: it comes first.
+#[test]
+fn a_run_of_two_sides_goes_from_the_other_to_this_one() {
+    let ops: &[(&str, &str, f64)] = &[("gemm", "a", 5.0)];
+    let script = ["m/bf16/full", "m/bf16/full@", "n/bf16/full", "n/bf16/full@"]
+        .into_iter()
+        .fold(Script::new("r"), |script, name| cell(script, name, 10.0, ops));
+    let pair = |name: &str| AgainstPair { cell: id(name), against: id(&format!("{name}@")) };
+    let script = script.claim("n/bf16/full", "m/bf16/full", 1.2, false).with(|run| {
+        let pairs = vec![pair("m/bf16/full"), pair("n/bf16/full")];
+        run.manifest.asked.against = Some(Against { name: "old/stepwatch".into(), binary: None, pairs });
+    });
+    let pairs: Vec<(String, String)> = concluded(&script).into_iter().map(|(from, to, _)| (from, to)).collect();
+    let expected = [("m/bf16/full@", "m/bf16/full"), ("n/bf16/full@", "n/bf16/full"), ("m/bf16/full", "n/bf16/full")];
+    let expected = expected.map(|(from, to)| (id(from).0, id(to).0));
+    assert_eq!(pairs, expected);
 }
