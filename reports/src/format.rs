@@ -210,26 +210,16 @@ pub fn share(value: f64) -> String {
     if value.is_finite() { format!("{} %", fixed(value * 100.0, percent_decimals(value))) } else { "–".into() }
 }
 
-/// A ratio: `1.206 ×`. Those near one are what is quarrelled about, to a tenth of a per cent.
+/// A ratio: `1.206 ×`.
 #[must_use]
 pub fn ratio(value: f64) -> String {
-    format!("{value:.*} ×", ratio_decimals(value))
+    format!("{} ×", stepwatch_record::ratio::ratio(value))
 }
 
-/// The interval of a ratio, both ends alike: `1.198…1.213 ×`.
+/// The interval of a ratio: `1.198…1.213 ×`.
 #[must_use]
 pub fn ratio_interval(low: f64, high: f64) -> String {
-    let decimals = ratio_decimals(high);
-    format!("{low:.decimals$}…{high:.decimals$} ×")
-}
-
-fn ratio_decimals(value: f64) -> usize {
-    match value.abs() {
-        value if value < 2.0 => 3,
-        value if value < 10.0 => 2,
-        value if value < 100.0 => 1,
-        _ => 0,
-    }
+    format!("{} ×", stepwatch_record::ratio::ratio_range(low, high))
 }
 
 /// A confidence as people say it: `95 %`, `99.98 %`.

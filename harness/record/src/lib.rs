@@ -16,6 +16,7 @@ pub mod message;
 pub mod name;
 pub mod plan;
 pub mod profile;
+pub mod ratio;
 pub mod run;
 pub mod trend;
 pub mod version;

@@ -4,6 +4,8 @@
 use stepwatch_record::comparison::{Change, JudgedPair};
 use stepwatch_record::run::{Better, Metric};
 
+pub use stepwatch_record::ratio::{ratio, ratio_range};
+
 /// A share as per cent: `2.3 %`, `0.45 %`, `12 %`; the sign is kept.
 #[must_use]
 pub fn percent(share: f64) -> String {
@@ -111,28 +113,6 @@ pub fn ratio_of(pair: &JudgedPair) -> Option<String> {
     let point = ratio(pair.ratio?);
     let range = pair.low.zip(pair.high).map(|(low, high)| format!(" ({})", ratio_range(low, high)));
     Some(format!("{point} ×{}", range.unwrap_or_default()))
-}
-
-/// A ratio of two figures, without its `×`: to three decimals below 2, where ratios are close to each other.
-#[must_use]
-pub fn ratio(value: f64) -> String {
-    format!("{value:.*}", ratio_decimals(value))
-}
-
-/// The interval of a ratio, both ends alike: `0.993…1.000`.
-#[must_use]
-pub fn ratio_range(low: f64, high: f64) -> String {
-    let decimals = ratio_decimals(high);
-    format!("{low:.decimals$}…{high:.decimals$}")
-}
-
-fn ratio_decimals(value: f64) -> usize {
-    match value.abs() {
-        value if value < 2.0 => 3,
-        value if value < 10.0 => 2,
-        value if value < 100.0 => 1,
-        _ => 0,
-    }
 }
 
 /// A judged change with its interval, in words: `2.3 % slower (1.9…2.7 %)`; `None` without an interval.
